@@ -1,0 +1,72 @@
+//! The admin port: `/metrics`, `/livez` and `/readyz`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+
+/// Where the admin port is.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub listen: SocketAddr,
+}
+
+/// The port can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the admin port {listen} can't be opened: {source}; set `admin.listen` to a free one")]
+pub struct BindError {
+    listen: SocketAddr,
+    source: std::io::Error,
+}
+
+#[derive(Clone)]
+struct Shown {
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+/// Opens the port and answers on it until the token is cancelled.
+///
+/// # Errors
+/// Where the port can't be opened.
+pub async fn serve(settings: Settings, metrics: Arc<Metrics>, readiness: Arc<Readiness>, stop: CancellationToken) -> Result<(), BindError> {
+    let listen = settings.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|source| BindError { listen, source })?;
+    // Asked for port 0, the system has chosen one.
+    let address = listener.local_addr().unwrap_or(listen);
+    tracing::info!(%address, "the admin port answers /metrics, /livez and /readyz");
+    let router = Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(show_readiness))
+        .with_state(Shown { metrics, readiness });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+            tracing::error!(%error, "the admin port has failed");
+        }
+    });
+    Ok(())
+}
+
+async fn show_metrics(State(shown): State<Shown>) -> Response {
+    match shown.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn show_readiness(State(shown): State<Shown>) -> Response {
+    match shown.readiness.why_not() {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}

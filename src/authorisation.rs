@@ -1,0 +1,112 @@
+//! Who may order what: the `[[publisher]]` rules, held against the sender that the broker has validated.
+
+use crate::command::Command;
+use crate::outcome::{Action, Failure, Reason};
+
+/// What one user may order.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub user: String,
+    pub actions: Vec<Action>,
+    /// Patterns of kf accounts; `*` stands for any run of characters.
+    pub accounts: Vec<String>,
+}
+
+/// All rules. Where there are none, everybody whom the broker lets publish may order everything.
+#[derive(Debug, Clone, Default)]
+pub struct Rules(pub Vec<Rule>);
+
+impl Rules {
+    /// Whether messages of this sender are read at all.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn check_sender(&self, user: Option<&str>) -> Result<(), Failure> {
+        if self.0.is_empty() || self.0.iter().any(|rule| Some(rule.user.as_str()) == user) {
+            return Ok(());
+        }
+        let detail = match user {
+            Some(user) => format!("The user `{user}` is not listed under [[publisher]]."),
+            None => "The message has no `user_id`, so the broker has not validated its sender. Set it to the connection's user.".to_owned(),
+        };
+        Err(Failure::new(Reason::NotAuthorised, detail))
+    }
+
+    /// Whether a listed sender may order this.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_command(&self, user: Option<&str>, command: &Command) -> Result<(), Failure> {
+        let allows = |rule: &Rule| {
+            Some(rule.user.as_str()) == user
+                && rule.actions.contains(&command.action)
+                && rule.accounts.iter().any(|pattern| matches(pattern, command.account.as_str()))
+        };
+        if self.0.is_empty() || self.0.iter().any(allows) {
+            return Ok(());
+        }
+        let user = user.unwrap_or_default();
+        let detail = format!("No [[publisher]] rule lets the user `{user}` order `{}` for `{}`.", command.action, command.account);
+        Err(Failure::new(Reason::NotAuthorised, detail))
+    }
+}
+
+/// Whether a text fits a pattern in which `*` stands for any run of characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Decoded, Message, decode};
+
+    fn command(body: &str) -> Command {
+        match decode(&Message { body: body.as_bytes().to_vec(), ..Message::default() }) {
+            Decoded::Command(command) => command,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        for (pattern, text, fits) in [
+            ("*@test", "a@test", true),
+            ("*@test", "a@test2", false),
+            ("a@test", "a@test", true),
+            ("a@test", "ab@test", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXcYb", false),
+            ("ab*ba", "aba", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn where_anybody_is_listed_only_the_listed_may_order_and_only_what_is_theirs() {
+        let delete = command(r#"{"command_id":"c","action":"delete","kf_account":"a@test"}"#);
+        assert!(Rules::default().check_sender(None).is_ok());
+        let rules = Rules(vec![Rule { user: "hr".to_owned(), actions: vec![Action::Add], accounts: vec!["*@test".to_owned()] }]);
+        assert!(rules.check_sender(Some("hr")).is_ok());
+        assert!(rules.check_sender(Some("x")).is_err());
+        assert!(rules.check_sender(None).is_err());
+        assert!(rules.check_command(Some("hr"), &delete).is_err());
+        let add = command(r#"{"command_id":"c","action":"add","kf_account":"a@test","nickname":"n"}"#);
+        assert!(rules.check_command(Some("hr"), &add).is_ok());
+        let elsewhere = command(r#"{"command_id":"c","action":"add","kf_account":"a@other","nickname":"n"}"#);
+        assert!(rules.check_command(Some("hr"), &elsewhere).is_err());
+    }
+}

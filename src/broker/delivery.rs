@@ -1,0 +1,180 @@
+//! One delivered message: what it says, and every way to be done with it.
+
+use jiff::Timestamp;
+use lapin::{Acker, BasicProperties};
+
+use lapin::options::BasicAckOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use super::publisher::{Outgoing, PublishError};
+use super::session::Session;
+use super::within;
+use crate::command::Message;
+use crate::event::{CONTENT_TYPE, Event};
+use crate::outcome::Failure;
+
+/// Written to disk by the broker.
+const PERSISTENT: u8 = 2;
+/// The header of a put-off copy; its value is the ledger's id.
+const PUT_OFF: &str = "kf-put-off";
+
+/// A message that was delivered and is not yet acknowledged. Dropped without a word, it is delivered again when its
+/// session ends.
+pub struct Delivery {
+    pub message: Message,
+    pub redelivered: bool,
+    routing_key: ShortString,
+    properties: BasicProperties,
+    acker: Acker,
+    session: Session,
+}
+
+impl Delivery {
+    pub(super) fn new(delivery: lapin::message::Delivery, session: Session) -> Self {
+        let lapin::message::Delivery { data, properties, routing_key, redelivered, acker, .. } = delivery;
+        let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
+        let message = Message {
+            body: data,
+            content_type: text(properties.content_type()),
+            message_id: text(properties.message_id()),
+            user_id: text(properties.user_id()),
+            timestamp: *properties.timestamp(),
+            headers: properties.headers().as_ref().map(text_headers).unwrap_or_default(),
+        };
+        Self { message, redelivered, routing_key, properties, acker, session }
+    }
+
+    /// The session that it belongs to.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Whether it is a copy that a worker put off.
+    pub fn is_put_off_copy(&self) -> bool {
+        self.message.headers.contains_key(PUT_OFF)
+    }
+
+    /// Publishes a result event, and a copy to the message's `reply_to`.
+    ///
+    /// # Errors
+    /// Where the broker has not confirmed.
+    pub async fn publish(&self, event: &Event) -> Result<(), PublishError> {
+        let exchange = self.session.names().events();
+        let properties = event_properties(event, &event.command_id);
+        let outgoing = Outgoing { exchange: &exchange, routing_key: &event.routing_key, properties, body: &event.body };
+        self.session.publisher().event(outgoing).await?;
+        self.reply(event).await
+    }
+
+    /// Publishes a result to the message's `reply_to` alone, where it has one.
+    ///
+    /// # Errors
+    /// Where the broker has not confirmed.
+    pub async fn reply(&self, event: &Event) -> Result<(), PublishError> {
+        let reply_to = self.properties.reply_to().as_ref().map(ShortString::as_str);
+        let Some(reply_to) = reply_to.filter(|name| !name.is_empty() && !self.session.names().owns(name)) else { return Ok(()) };
+        let correlation_id = self.properties.correlation_id().as_ref().map_or(event.command_id.as_str(), ShortString::as_str);
+        let properties = event_properties(event, correlation_id);
+        self.session.publisher().reply(Outgoing { exchange: "", routing_key: reply_to, properties, body: &event.body }).await
+    }
+
+    /// Puts a copy into the dead letters, with why.
+    ///
+    /// # Errors
+    /// Where the broker has not confirmed that the queue has it.
+    pub async fn dead_letter(&self, dead_id: &str, failure: &Failure) -> Result<(), PublishError> {
+        let now = Timestamp::now();
+        let mut headers = self.headers();
+        let notes = [
+            ("kf-dead-id", dead_id),
+            ("kf-reason", failure.reason.as_str()),
+            ("kf-detail", failure.detail.as_str()),
+            ("kf-failed-at", &now.to_string()),
+        ];
+        for (name, value) in notes {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        let queue = self.session.names().dead();
+        let properties = self.copied(headers);
+        self.session.publisher().surely(Outgoing { exchange: "", routing_key: &queue, properties, body: &self.message.body }).await
+    }
+
+    /// Puts a copy into the deferred queue of a delay, from where it comes back with the same routing key.
+    ///
+    /// # Errors
+    /// Where the broker has not confirmed that the queue has it.
+    pub async fn put_off(&self, delay: &str, ledger_id: &str) -> Result<(), PublishError> {
+        let mut headers = self.headers();
+        headers.insert(PUT_OFF.into(), AMQPValue::LongString(ledger_id.into()));
+        let exchange = self.session.names().deferred(delay);
+        let properties = self.copied(headers);
+        let routing_key = self.routing_key.as_str();
+        self.session.publisher().surely(Outgoing { exchange: &exchange, routing_key, properties, body: &self.message.body }).await
+    }
+
+    /// Tells the broker that we are done with it.
+    pub async fn acknowledge(self) {
+        match within(self.acker.ack(BasicAckOptions::default())).await {
+            // `false`: the channel is gone, and the broker will deliver it again.
+            Ok(true | false) => {}
+            Err(error) => self.session.give_up(format!("acknowledging failed: {error}")),
+        }
+    }
+
+    /// The message's own headers, without the traces of its way through the queues, which only grow.
+    fn headers(&self) -> FieldTable {
+        let mut headers = FieldTable::default();
+        for (name, value) in self.properties.headers().iter().flat_map(FieldTable::inner) {
+            let name_of_broker = ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
+            if !name_of_broker.iter().any(|prefix| name.as_str().starts_with(prefix)) {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        headers
+    }
+
+    /// The message's own properties with other headers. Not its `user_id`, which the broker takes from nobody but the
+    /// user itself, and not its expiration, which would lose it.
+    fn copied(&self, headers: FieldTable) -> BasicProperties {
+        let own = &self.properties;
+        let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
+        let texts: [(&Option<ShortString>, fn(BasicProperties, ShortString) -> BasicProperties); 7] = [
+            (own.content_type(), BasicProperties::with_content_type),
+            (own.content_encoding(), BasicProperties::with_content_encoding),
+            (own.correlation_id(), BasicProperties::with_correlation_id),
+            (own.reply_to(), BasicProperties::with_reply_to),
+            (own.message_id(), BasicProperties::with_message_id),
+            (own.kind(), BasicProperties::with_type),
+            (own.app_id(), BasicProperties::with_app_id),
+        ];
+        for (value, set) in texts {
+            if let Some(value) = value {
+                copy = set(copy, value.clone());
+            }
+        }
+        match own.timestamp() {
+            Some(timestamp) => copy.with_timestamp(*timestamp),
+            None => copy,
+        }
+    }
+}
+
+fn event_properties(event: &Event, correlation_id: &str) -> BasicProperties {
+    BasicProperties::default()
+        .with_content_type(CONTENT_TYPE.into())
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(event.id.as_str().into())
+        .with_correlation_id(correlation_id.into())
+        .with_type(event.kind.as_str().into())
+        .with_timestamp(event.time.as_second().try_into().unwrap_or_default())
+        .with_app_id("kf-worker".into())
+}
+
+fn text_headers(headers: &FieldTable) -> std::collections::BTreeMap<String, String> {
+    let text = |value: &AMQPValue| match value {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
+        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
+        _ => None,
+    };
+    headers.inner().iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect()
+}

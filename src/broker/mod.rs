@@ -1,0 +1,120 @@
+//! The only place that talks to RabbitMQ: connecting, the topology, taking commands, publishing with confirms.
+//!
+//! Two connections, since RabbitMQ stops reading from one that publishes while an alarm is on, acknowledgements
+//! included. The client's own recovery is off: it hides that a connection was lost, and with it that everything not yet
+//! acknowledged comes again. A [`Session`] lives until either connection is lost; then all of it is given up.
+
+mod delivery;
+mod publisher;
+mod session;
+mod topology;
+
+use std::time::Duration;
+
+use lapin::ErrorKind;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::uri::AMQPUri;
+
+pub use delivery::Delivery;
+pub use publisher::PublishError;
+pub use session::{Deliveries, Session};
+pub use topology::Topology;
+
+/// How the broker is reached.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where, and as whom; the password is in it.
+    pub uri: AMQPUri,
+    /// The first part of every name.
+    pub prefix: String,
+    pub topology: Topology,
+    /// Messages taken and not yet acknowledged, at most.
+    pub window: u16,
+    /// The deferred queues: the delay as configured, and as a time.
+    pub defer: Vec<(String, Duration)>,
+}
+
+/// Every request to the broker ends within this time, or the session does. Nothing that works takes nearly as long.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The broker can't be reached, or went away.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The broker refused something that only an operator can mend.
+    #[error("the broker refused {what}: {text}. {advice}")]
+    Refused { what: String, text: String, advice: &'static str },
+    /// Somebody else is what only one can be.
+    #[error(
+        "another worker with a SQLite ledger is connected to this broker (it holds the queue `{0}`); only one may be, since two ledgers can't know of each other: stop the other one, or give this one another `amqp.prefix`"
+    )]
+    OwnedByAnother(String),
+    /// An error of the broker's client that none of the above describes yet.
+    #[error("{0}")]
+    Client(lapin::Error),
+}
+
+impl ConnectError {
+    fn is_locked(&self) -> bool {
+        matches!(self.soft_error(), Some(AMQPSoftError::RESOURCELOCKED))
+    }
+
+    fn soft_error(&self) -> Option<AMQPSoftError> {
+        match self {
+            Self::Client(error) => match error.kind() {
+                ErrorKind::ProtocolError(error) => match error.kind() {
+                    AMQPErrorKind::Soft(soft) => Some(soft.clone()),
+                    AMQPErrorKind::Hard(_) => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Says what was asked for when the broker refused, and what to do.
+    fn about(self, what: String) -> Self {
+        let advice = match self.soft_error() {
+            Some(AMQPSoftError::NOTFOUND) => {
+                "It does not exist; let the worker declare it (`amqp.topology = \"declare\"`), or make it by hand."
+            }
+            Some(AMQPSoftError::PRECONDITIONFAILED) => {
+                "It exists with other arguments; empty and delete it, or give this worker another `amqp.prefix`."
+            }
+            Some(AMQPSoftError::ACCESSREFUSED) => {
+                "The user lacks the permission; grant it, or set `amqp.topology` to \"check\" or \"none\"."
+            }
+            _ => return self,
+        };
+        let text = match &self {
+            Self::Client(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        Self::Refused { what, text, advice }
+    }
+
+    /// Whether trying again later is pointless: the configuration of worker or broker must change.
+    pub fn needs_an_operator(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::OwnedByAnother(_))
+    }
+}
+
+/// Holds a request of the client to the time limit.
+async fn within<T>(request: impl Future<Output = lapin::Result<T>>) -> Result<T, ConnectError> {
+    match tokio::time::timeout(TIME_LIMIT, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(describe(error)),
+        Err(_) => Err(ConnectError::Unreachable(format!("the broker did not answer within {} s", TIME_LIMIT.as_secs()))),
+    }
+}
+
+/// Sorts out what is the network's.
+fn describe(error: lapin::Error) -> ConnectError {
+    match error.kind() {
+        ErrorKind::IOError(io) => ConnectError::Unreachable(format!("the broker can't be reached: {io}")),
+        ErrorKind::MissingHeartbeatError => ConnectError::Unreachable("the broker has fallen silent (no heartbeat)".to_owned()),
+        _ => ConnectError::Client(error),
+    }
+}

@@ -1,0 +1,122 @@
+//! Publishing with confirms: a small pool of channels, one message in flight on each.
+//!
+//! The client credits a returned message to the wrong publish when several are in flight on one channel, so there is
+//! one; a channel confirms about 2,400 a second, and the pool multiplies that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus};
+use tokio::sync::Semaphore;
+
+use super::{ConnectError, TIME_LIMIT, describe, within};
+use crate::metrics::Metrics;
+
+const CHANNELS: usize = 16;
+
+/// The broker did not take a message.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("publishing failed: {0}")]
+    Failed(#[from] ConnectError),
+    #[error("the broker refused a message (nack): a queue is full or its leader is away")]
+    Refused,
+    #[error("no queue took a message that must not be lost, for `{0}`")]
+    Unroutable(String),
+    #[error("the channel gives no confirms")]
+    NoConfirms,
+}
+
+/// A message on its way out.
+pub struct Outgoing<'a> {
+    pub exchange: &'a str,
+    pub routing_key: &'a str,
+    pub properties: BasicProperties,
+    pub body: &'a [u8],
+}
+
+/// Whether a queue has the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    Routed,
+    Unroutable,
+}
+
+/// The pool.
+pub struct Publisher {
+    idle: Mutex<Vec<Channel>>,
+    /// As many permits as channels are idle.
+    permits: Semaphore,
+    status: ConnectionStatus,
+    metrics: Arc<Metrics>,
+}
+
+impl Publisher {
+    pub async fn open(connection: &Connection, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
+        let mut channels = Vec::with_capacity(CHANNELS);
+        for _ in 0..CHANNELS {
+            let channel = within(connection.create_channel()).await?;
+            within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+            channels.push(channel);
+        }
+        Ok(Self { idle: Mutex::new(channels), permits: Semaphore::new(CHANNELS), status: connection.status().clone(), metrics })
+    }
+
+    /// Publishes a result event: one that no queue takes is counted, and is no error.
+    pub async fn event(&self, outgoing: Outgoing<'_>) -> Result<(), PublishError> {
+        let (exchange, routing_key) = (outgoing.exchange, outgoing.routing_key);
+        if self.publish(outgoing, true).await? == Published::Unroutable {
+            self.metrics.events_unroutable.inc();
+            tracing::warn!(exchange, routing_key, "no queue takes this result event; bind one to the exchange");
+        }
+        self.metrics.events_confirmed.inc();
+        Ok(())
+    }
+
+    /// Publishes a message that must reach its queue.
+    pub async fn surely(&self, outgoing: Outgoing<'_>) -> Result<(), PublishError> {
+        let target = format!("{}/{}", outgoing.exchange, outgoing.routing_key);
+        match self.publish(outgoing, true).await? {
+            Published::Routed => Ok(()),
+            Published::Unroutable => Err(PublishError::Unroutable(target)),
+        }
+    }
+
+    /// Publishes a reply: where nobody takes it, that is nobody's error.
+    pub async fn reply(&self, outgoing: Outgoing<'_>) -> Result<(), PublishError> {
+        self.publish(outgoing, false).await.map(drop)
+    }
+
+    async fn publish(&self, outgoing: Outgoing<'_>, mandatory: bool) -> Result<Published, PublishError> {
+        let Ok(_permit) = self.permits.acquire().await else { return Err(PublishError::NoConfirms) };
+        let channel = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // There is a channel for each permit; one whose publish was given up is not put back, since its confirm is owed.
+        let Some(channel) = channel else { return Err(PublishError::NoConfirms) };
+        let confirmation = self.confirmed(&channel, outgoing, mandatory).await?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        match confirmation {
+            Confirmation::Ack(None) => Ok(Published::Routed),
+            Confirmation::Ack(Some(_)) => Ok(Published::Unroutable),
+            Confirmation::Nack(_) => Err(PublishError::Refused),
+            Confirmation::NotRequested => Err(PublishError::NoConfirms),
+        }
+    }
+
+    /// Waits for the confirm, within the time limit; time during which the broker blocks us does not count.
+    async fn confirmed(&self, channel: &Channel, outgoing: Outgoing<'_>, mandatory: bool) -> Result<Confirmation, ConnectError> {
+        let options = BasicPublishOptions { mandatory, ..Default::default() };
+        let exchange = async {
+            let sent =
+                channel.basic_publish(outgoing.exchange.into(), outgoing.routing_key.into(), options, outgoing.body, outgoing.properties);
+            sent.await?.await
+        };
+        tokio::pin!(exchange);
+        loop {
+            match tokio::time::timeout(TIME_LIMIT, &mut exchange).await {
+                Ok(confirmation) => return confirmation.map_err(describe),
+                Err(_) if self.status.blocked() && self.status.connected() => {}
+                Err(_) => return Err(ConnectError::Unreachable(format!("the broker confirmed nothing within {} s", TIME_LIMIT.as_secs()))),
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One life of the two connections, from connecting to the first sign that either is lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::delivery::Delivery;
+use super::publisher::Publisher;
+use super::topology::{self, Names};
+use super::{ConnectError, Settings, TIME_LIMIT, within};
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+
+/// Heartbeats where the URL asks for none, in seconds: a silent peer is noticed within two of them.
+const HEARTBEAT: u16 = 10;
+/// How often the connections are looked at: the client tells of some losses by nothing else.
+const LOOK: Duration = Duration::from_millis(200);
+const CONSUMER_TAG: &str = "kf-worker";
+
+/// A connected broker. Clones are handles on the same session.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// What all handles share.
+struct Shared {
+    consuming: Connection,
+    publishing: Connection,
+    consumer_channel: Channel,
+    publisher: Publisher,
+    names: Names,
+    /// Cancelled when the session is over.
+    lost: CancellationToken,
+    /// Why, in a sentence; the first reason stands.
+    why: Mutex<Option<String>>,
+}
+
+/// The commands that arrive in a session, in the broker's order. Dropping it ends the watch over the session.
+pub struct Deliveries {
+    consumer: lapin::Consumer,
+    session: Session,
+    _watch: DropGuard,
+}
+
+impl Session {
+    /// Connects, prepares the topology and begins to consume.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached or refuses.
+    pub async fn open(settings: &Settings, metrics: &Arc<Metrics>, readiness: &Arc<Readiness>) -> Result<(Self, Deliveries), ConnectError> {
+        let names = Names::new(&settings.prefix);
+        let consuming = connect(settings, "kf-worker consume").await?;
+        if settings.topology != super::Topology::None {
+            topology::own_sqlite(&consuming, &names).await?;
+        }
+        topology::prepare(&consuming, settings.topology, &names, &settings.defer).await?;
+        let publishing = connect(settings, "kf-worker publish").await?;
+        let lost = CancellationToken::new();
+        let publisher = Publisher::open(&publishing, Arc::clone(metrics)).await?;
+        let consumer_channel = within(consuming.create_channel()).await?;
+        within(consumer_channel.basic_qos(settings.window, BasicQosOptions::default())).await?;
+        let queue = names.commands();
+        let consumed = consumer_channel.basic_consume(
+            queue.as_str().into(),
+            CONSUMER_TAG.into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = within(consumed).await.map_err(|error| error.about(format!("queue `{queue}`")))?;
+        let shared = Shared { consuming, publishing, consumer_channel, publisher, names, lost, why: Mutex::default() };
+        let session = Self { shared: Arc::new(shared) };
+        let watch = session.watch(Arc::clone(metrics), Arc::clone(readiness));
+        metrics.broker_sessions.inc();
+        let deliveries = Deliveries { consumer, session: session.clone(), _watch: watch };
+        Ok((session, deliveries))
+    }
+
+    /// Ends when the session is over.
+    pub async fn lost(&self) {
+        self.shared.lost.cancelled().await;
+    }
+
+    /// Whether the session is over: what it delivered will be delivered again.
+    pub fn is_lost(&self) -> bool {
+        self.shared.lost.is_cancelled()
+    }
+
+    /// Why the session is over.
+    pub fn why_lost(&self) -> String {
+        let why = self.shared.why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone().unwrap_or_else(|| "the session was ended".to_owned())
+    }
+
+    /// Gives the session up: everything not yet acknowledged is delivered again.
+    pub fn give_up(&self, why: impl Into<String>) {
+        self.shared.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.into());
+        self.shared.lost.cancel();
+    }
+
+    /// Takes no more messages; what was taken stays ours.
+    pub async fn stop_consuming(&self) {
+        let cancelled = self.shared.consumer_channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
+        if let Err(error) = within(cancelled).await {
+            self.give_up(error.to_string());
+        }
+    }
+
+    /// Closes both connections; the broker delivers again whatever was not acknowledged.
+    pub async fn close(&self) {
+        self.give_up("the worker has closed it");
+        for connection in [&self.shared.publishing, &self.shared.consuming] {
+            // Where closing fails or takes too long there is nothing left to close.
+            let _ = tokio::time::timeout(TIME_LIMIT / 4, connection.close(200, "bye".into())).await;
+        }
+    }
+
+    pub(super) fn publisher(&self) -> &Publisher {
+        &self.shared.publisher
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.shared.names
+    }
+
+    /// Looks at both connections until the guard is dropped.
+    fn watch(&self, metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> DropGuard {
+        let stop = CancellationToken::new();
+        let (session, stopped) = (self.clone(), stop.clone());
+        tokio::spawn(async move {
+            while !session.is_lost() && !stopped.is_cancelled() {
+                let shared = &session.shared;
+                let gone = [(&shared.consuming, "consuming"), (&shared.publishing, "publishing")];
+                if let Some((_, role)) = gone.iter().find(|(connection, _)| !connection.status().connected()) {
+                    session.give_up(format!("the {role} connection to the broker was lost"));
+                }
+                let blocked = shared.publishing.status().blocked();
+                readiness.blocked(blocked);
+                metrics.broker_blocked.set(blocked.into());
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+            }
+        });
+        stop.drop_guard()
+    }
+}
+
+impl Deliveries {
+    /// What has arrived, at least one and at most `most`; `None` when the session is over.
+    pub async fn next(&mut self, most: usize) -> Option<Vec<Delivery>> {
+        let mut arrived = vec![self.one().await?];
+        while arrived.len() < most {
+            // What is there already comes along; nobody waits for more.
+            match futures_util::FutureExt::now_or_never(self.consumer.next()) {
+                Some(Some(Ok(delivery))) => arrived.push(Delivery::new(delivery, self.session.clone())),
+                // An end or an error is met again, and handled, by the next call.
+                Some(None | Some(Err(_))) | None => break,
+            }
+        }
+        Some(arrived)
+    }
+
+    async fn one(&mut self) -> Option<Delivery> {
+        let lost = self.session.shared.lost.clone();
+        tokio::select! {
+            () = lost.cancelled() => None,
+            delivery = self.consumer.next() => match delivery {
+                Some(Ok(delivery)) => Some(Delivery::new(delivery, self.session.clone())),
+                Some(Err(error)) => {
+                    self.session.give_up(format!("the consumer failed: {error}"));
+                    None
+                }
+                None => {
+                    self.session.give_up("the broker cancelled the consumer (was the queue deleted?)");
+                    None
+                }
+            },
+        }
+    }
+}
+
+async fn connect(settings: &Settings, name: &str) -> Result<Connection, ConnectError> {
+    let mut uri = settings.uri.clone();
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    within(Connection::connect_uri(uri, properties)).await
+}

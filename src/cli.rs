@@ -1,0 +1,93 @@
+//! The command line: which subcommand, with which configuration, and which exit code it ends with.
+
+mod check;
+mod result;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config};
+
+/// Adds and deletes WeChat customer-service accounts on command from RabbitMQ, each command exactly one outcome.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 a needed service can't be reached, 78 configuration.")]
+struct Arguments {
+    /// The configuration file (TOML). Every key can also come from the environment: KF_AMQP__URL and so on.
+    #[arg(long, global = true, env = "KF_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How log lines are written to stderr; RUST_LOG chooses which.
+    #[arg(long, global = true, env = "KF_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    subcommand: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take commands and carry them out, until SIGTERM or SIGINT.
+    Run,
+    /// Read the configuration and tell every fault in it.
+    Check,
+    /// Show the outcome of a command from the ledger.
+    Result {
+        /// The command's id.
+        command_id: String,
+        /// Print the result event's data as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How a subcommand ended, as an exit code of the contract (the numbers of `sysexits.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Unavailable = 69,
+    Configuration = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Parses the arguments, does what they say, and answers the exit code. Data goes to stdout, everything else to stderr.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging(arguments.log_format);
+    let config = match config::load(arguments.config.as_deref(), std::env::vars()) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("kf-worker: {faults}");
+            return Exit::Configuration.into();
+        }
+    };
+    match arguments.subcommand {
+        Command::Run => run::run(config),
+        Command::Check => check::check(&config),
+        Command::Result { command_id, json } => result::show(&config, &command_id, json),
+    }
+    .into()
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=error"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}

@@ -1,0 +1,40 @@
+//! `kf-worker result`: the outcome of one command, read from the ledger beside the running worker.
+
+use super::{Config, Exit};
+use crate::ledger::{Lookup, Reader};
+
+/// Shows an outcome. A command that is unknown or unfinished is told as such, with exit code 1.
+pub fn show(config: &Config, command_id: &str, json: bool) -> Exit {
+    let reader = match Reader::open(&config.ledger.path) {
+        Ok(reader) => reader,
+        Err(error) => {
+            eprintln!("kf-worker: {error}");
+            return Exit::Configuration;
+        }
+    };
+    match reader.find(command_id) {
+        Ok(Lookup::Finished(finished)) if json => println!("{}", finished.conclusion.data),
+        Ok(Lookup::Finished(finished)) => {
+            let conclusion = &finished.conclusion;
+            let account = conclusion.kf_account.as_deref().unwrap_or("(no account)");
+            let action = conclusion.action.map_or("unknown action", crate::outcome::Action::as_str);
+            println!("{}  {action} {account}: {}", conclusion.finished_at, conclusion.status);
+            if let Some(reason) = conclusion.reason {
+                println!("{reason}: {}", conclusion.detail);
+            }
+        }
+        Ok(Lookup::Unfinished) => {
+            eprintln!("kf-worker: the command `{command_id}` was accepted and is not finished yet");
+            return Exit::Failed;
+        }
+        Ok(Lookup::Unknown) => {
+            eprintln!("kf-worker: the ledger does not know the command `{command_id}`");
+            return Exit::Failed;
+        }
+        Err(error) => {
+            eprintln!("kf-worker: {error}");
+            return Exit::Failed;
+        }
+    }
+    Exit::Done
+}

@@ -1,0 +1,260 @@
+//! Assembles the parts' settings from file and environment, checks them together, and reports every fault at once.
+
+mod reader;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::authorisation::{Rule, Rules};
+use crate::broker::Topology;
+use crate::outcome::Action;
+use crate::retry::DeferDelay;
+use crate::wechat::{Credentials, TokenKind};
+use crate::{admin, broker, ledger, retry, wechat, worker};
+use reader::Reader;
+
+pub use reader::{Fault, Faults};
+
+/// The complete example: every key with its default and what it means.
+pub const EXAMPLE: &str = include_str!("../deploy/kf-worker.toml");
+
+/// Everything the worker is told.
+pub struct Config {
+    pub broker: broker::Settings,
+    pub worker: worker::Settings,
+    pub wechat: wechat::Settings,
+    pub retry: retry::Settings,
+    pub ledger: ledger::Settings,
+    pub admin: admin::Settings,
+    pub rules: Rules,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// RabbitMQ takes a delivery away, and closes its channel, when it is not acknowledged for 30 minutes by default. What
+/// is held must have ended well before.
+const LONGEST_HOLD: Duration = Duration::from_secs(600);
+
+/// Reads the configuration: environment over file over defaults.
+///
+/// # Errors
+/// All faults there are, each with its key.
+pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Faults> {
+    let mut reader = Reader::open(file, environment)?;
+    let config = Config {
+        broker: read_broker(&mut reader),
+        worker: read_worker(&mut reader),
+        wechat: read_wechat(&mut reader),
+        retry: read_retry(&mut reader),
+        ledger: read_ledger(&mut reader),
+        admin: read_admin(&mut reader),
+        rules: read_rules(&mut reader),
+    };
+    let config = check_together(&mut reader, config);
+    reader.finish(config)
+}
+
+fn read_broker(reader: &mut Reader) -> broker::Settings {
+    let url = reader.secret_or("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f");
+    let uri = url.parse().unwrap_or_else(|error: String| {
+        // The parser's words carry no part of the URL.
+        reader.fault(
+            "amqp.url",
+            format!("is not an AMQP URL ({error}); write amqp://USER:PASSWORD@HOST:5672/VHOST, with %2f for the vhost /"),
+        );
+        Default::default()
+    });
+    let prefix = reader.text("amqp.prefix", "kf");
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(fits) {
+        reader.fault("amqp.prefix", "is not 1 to 100 of A-Z a-z 0-9 . _ -");
+    }
+    if reader.integer("amqp.partitions", 1, 1..=1_000) != 1 {
+        reader.fault(
+            "amqp.partitions",
+            "more than one partition needs a PostgreSQL ledger, which this version does not have yet; set it to 1",
+        );
+    }
+    let choices = [("declare", Topology::Declare), ("check", Topology::Check), ("none", Topology::None)];
+    let topology = reader.choice("amqp.topology", &choices, Topology::Declare);
+    let window = reader.integer("worker.window", 256, 1..=65_535).try_into().unwrap_or(u16::MAX);
+    broker::Settings { uri, prefix, topology, window, defer: Vec::new() }
+}
+
+fn read_worker(reader: &mut Reader) -> worker::Settings {
+    worker::Settings {
+        concurrency: reader.integer("worker.concurrency", 64, 1..=10_000).try_into().unwrap_or(64),
+        drain: reader.duration("worker.drain", 20 * SECOND),
+        request_timeout: reader.duration("wechat.request_timeout", 5 * SECOND),
+    }
+}
+
+fn read_wechat(reader: &mut Reader) -> wechat::Settings {
+    let mut base_urls = vec![reader.text("wechat.base_url", "https://api.weixin.qq.com")];
+    if let Some(trouble) = trouble_with_url(&base_urls[0]) {
+        reader.fault("wechat.base_url", trouble);
+    }
+    let fallbacks = reader.list("wechat.fallback_urls", &[]);
+    if let Some(trouble) = fallbacks.iter().find_map(|url| trouble_with_url(url)) {
+        reader.fault("wechat.fallback_urls", trouble);
+    }
+    base_urls.extend(fallbacks);
+    let mut official_accounts: Vec<Credentials> = Vec::new();
+    for entry in reader.tables("official_account") {
+        let account = read_official_account(reader, &entry);
+        if official_accounts.iter().any(|other| other.wechat_id == account.wechat_id) {
+            reader.fault(&format!("{entry}.wechat_id"), format!("`{}` is configured twice", account.wechat_id));
+        }
+        official_accounts.push(account);
+    }
+    if official_accounts.is_empty() {
+        reader.fault("official_account", "is missing: configure at least one [[official_account]] with wechat_id, app_id and app_secret");
+    }
+    wechat::Settings { base_urls, request_timeout: reader.duration("wechat.request_timeout", 5 * SECOND), official_accounts }
+}
+
+fn read_official_account(reader: &mut Reader, entry: &str) -> Credentials {
+    let key = |name: &str| format!("{entry}.{name}");
+    let wechat_id = reader.required(&key("wechat_id"));
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if wechat_id.len() > 30 || !wechat_id.chars().all(fits) {
+        reader.fault(&key("wechat_id"), "is not 1 to 30 of A-Z a-z 0-9 _ -");
+    }
+    if reader.is_given(&key("max_rate")) {
+        reader.text(&key("max_rate"), "");
+        reader.fault(&key("max_rate"), "is not supported by this version yet; leave it out");
+    }
+    let kinds = [("stable", Some(TokenKind::Stable)), ("legacy", Some(TokenKind::Legacy)), ("url", None), ("authorizer", None)];
+    let token = reader.choice(&key("token"), &kinds, Some(TokenKind::Stable)).unwrap_or_else(|| {
+        reader.fault(&key("token"), "is not supported by this version yet; use `stable` or `legacy`");
+        TokenKind::Stable
+    });
+    Credentials { wechat_id, app_id: reader.required(&key("app_id")), app_secret: reader.secret(&key("app_secret")), token }
+}
+
+/// A token goes to these hosts, so they must be who they say; on this machine itself there is nobody else.
+fn trouble_with_url(url: &str) -> Option<&'static str> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Some("is not a URL of the form https://HOST") };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    match scheme {
+        _ if host.is_empty() || authority.contains('@') => Some("is not a URL of the form https://HOST"),
+        "https" => None,
+        "http" if loopback => None,
+        "http" => Some("is http: the access token would be readable on the way; use https (http is taken for this machine alone)"),
+        _ => Some("is neither https nor http"),
+    }
+}
+
+fn read_retry(reader: &mut Reader) -> retry::Settings {
+    let names = reader.list("retry.defer", &["1m", "10m", "1h"]);
+    let mut defer = Vec::new();
+    for name in names {
+        match humantime::parse_duration(&name) {
+            Ok(delay) if !delay.is_zero() && !name.contains(char::is_whitespace) => defer.push(DeferDelay { delay, name }),
+            _ => reader.fault("retry.defer", format!("`{name}` is not a delay such as 1m, written in one word")),
+        }
+    }
+    if defer.is_empty() || !defer.is_sorted_by(|a, b| a.delay < b.delay) {
+        reader.fault("retry.defer", "must hold at least one delay, the shortest first and none twice");
+    }
+    retry::Settings {
+        initial: reader.duration("retry.initial", SECOND / 2),
+        max_interval: reader.duration("retry.max_interval", 30 * SECOND),
+        max_in_process: reader.duration("retry.max_in_process", 2 * MINUTE),
+        defer,
+        max_age: reader.duration("retry.max_age", 48 * HOUR),
+        capacity_wait: reader.duration("retry.capacity_wait", 10 * MINUTE),
+        probe_interval: reader.duration("retry.probe_interval", MINUTE),
+    }
+}
+
+fn read_ledger(reader: &mut Reader) -> ledger::Settings {
+    let url = reader.text("ledger.url", "sqlite:kf-ledger.db");
+    let path = match url.split_once(':') {
+        Some(("sqlite", path)) => PathBuf::from(path.strip_prefix("//").unwrap_or(path)),
+        Some(("postgres" | "postgresql", _)) => {
+            reader.fault("ledger.url", "PostgreSQL ledgers are not supported by this version yet; use sqlite:PATH");
+            PathBuf::new()
+        }
+        _ => {
+            reader.fault("ledger.url", "is neither sqlite:PATH nor postgres://…");
+            PathBuf::new()
+        }
+    };
+    if url.starts_with("sqlite:") && (path.as_os_str().is_empty() || path == Path::new(":memory:")) {
+        reader.fault("ledger.url", "names no file; write sqlite:PATH, since a ledger must outlive its worker");
+    }
+    ledger::Settings { path, retention: reader.duration("ledger.retention", 90 * DAY), patience: Duration::ZERO }
+}
+
+fn read_admin(reader: &mut Reader) -> admin::Settings {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9464));
+    let text = reader.text("admin.listen", "127.0.0.1:9464");
+    let listen = text.parse().unwrap_or_else(|_| {
+        reader.fault("admin.listen", "is not an address and a port such as 127.0.0.1:9464");
+        default
+    });
+    admin::Settings { listen }
+}
+
+fn read_rules(reader: &mut Reader) -> Rules {
+    let rule = |reader: &mut Reader, entry: String| Rule {
+        user: reader.required(&format!("{entry}.user")),
+        actions: {
+            let key = format!("{entry}.actions");
+            let words = reader.list(&key, &["add", "delete"]);
+            let actions: Vec<Action> = words.iter().filter_map(|word| Action::from_word(word)).collect();
+            if actions.len() != words.len() || actions.is_empty() {
+                reader.fault(&key, "must hold `add`, `delete` or both");
+            }
+            actions
+        },
+        accounts: reader.list(&format!("{entry}.accounts"), &["*"]),
+    };
+    let entries = reader.tables("publisher");
+    Rules(entries.into_iter().map(|entry| rule(reader, entry)).collect())
+}
+
+/// What must fit together across the parts.
+fn check_together(reader: &mut Reader, mut config: Config) -> Config {
+    let retry = &config.retry;
+    let longest_defer = retry.defer.last().map_or(Duration::ZERO, |defer| defer.delay);
+    let show = |duration: Duration| humantime::format_duration(duration).to_string();
+    let held = retry.max_in_process + config.worker.request_timeout;
+    if held > LONGEST_HOLD {
+        let limit = show(LONGEST_HOLD);
+        reader.fault("retry.max_in_process", format!("with wechat.request_timeout a delivery could be held for {}; RabbitMQ takes one away after 30m, so at most {limit} are taken", show(held)));
+    }
+    if retry.initial > retry.max_interval {
+        reader.fault("retry.initial", "is longer than retry.max_interval");
+    }
+    if retry.max_interval > retry.max_in_process {
+        reader.fault("retry.max_interval", "is longer than retry.max_in_process: every backoff would go through a queue");
+    }
+    if retry.max_age <= retry.max_in_process {
+        reader.fault("retry.max_age", "is not longer than retry.max_in_process");
+    }
+    if config.ledger.retention <= retry.max_age + longest_defer {
+        reader.fault(
+            "ledger.retention",
+            "is not longer than retry.max_age and the longest retry.defer: a command would be forgotten before it ends",
+        );
+    }
+    if usize::from(config.broker.window) < config.worker.concurrency {
+        reader.fault("worker.window", "is smaller than worker.concurrency: so many calls can never be in flight");
+    }
+    config.ledger.patience = retry.max_age + longest_defer;
+    config.broker.defer = retry.defer.iter().map(|defer| (defer.name.clone(), defer.delay)).collect();
+    config
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,326 @@
+//! Takes values by their full key from the file and the environment, and keeps account of faults and of what nobody took.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Something wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The full key (`retry.max_age`), or empty where the file as a whole is meant.
+    pub key: String,
+    /// Where its value was given.
+    pub origin: Option<Origin>,
+    /// What is wrong and what to do, never the value of a secret.
+    pub what: String,
+}
+
+/// Every fault that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+/// Where a value was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    File { path: PathBuf, line: usize },
+    Environment(String),
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, noun) = (self.0.len(), if self.0.len() == 1 { "fault" } else { "faults" });
+        write!(formatter, "the configuration has {count} {noun}:")?;
+        for Fault { key, origin, what } in &self.0 {
+            formatter.write_str("\n  ")?;
+            match origin {
+                Some(Origin::File { path, line }) => write!(formatter, "{}:{line}: ", path.display())?,
+                Some(Origin::Environment(name)) => write!(formatter, "environment {name}: ")?,
+                None => {}
+            }
+            if !key.is_empty() {
+                write!(formatter, "{key}: ")?;
+            }
+            formatter.write_str(what)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// A value as it was given.
+#[derive(Debug, Clone)]
+enum Value {
+    Text(String),
+    Integer(i64),
+    List(Vec<String>),
+    /// From the environment: what it is meant to be, the taker knows.
+    Environment(String),
+    /// Something that no key takes; the word names it.
+    Other(&'static str),
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    value: Value,
+    origin: Origin,
+}
+
+/// All given values by full key; entries of `[[table]]` lists are counted from 0 (`official_account.0.app_id`).
+pub struct Reader {
+    entries: BTreeMap<String, Entry>,
+    /// Keys that somebody asked for, whether given or not.
+    known: BTreeSet<String>,
+    faults: Vec<Fault>,
+}
+
+impl Reader {
+    /// Reads the file and lays the environment over it: `KF_` and the path with `__` (`KF_AMQP__URL`).
+    pub fn open(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
+        let mut entries = match file {
+            Some(path) => read_file(path).map_err(|fault| Faults(vec![fault]))?,
+            None => BTreeMap::new(),
+        };
+        for (name, value) in environment {
+            // Every key has a section, so `__` tells ours from others, such as those that Kubernetes sets for a service.
+            let Some(path) = name.strip_prefix("KF_").filter(|path| path.contains("__")) else { continue };
+            let key = path.to_ascii_lowercase().replace("__", ".");
+            entries.insert(key, Entry { value: Value::Environment(value), origin: Origin::Environment(name) });
+        }
+        Ok(Self { entries, known: BTreeSet::new(), faults: Vec::new() })
+    }
+
+    /// Notes a fault.
+    pub fn fault(&mut self, key: &str, what: impl Into<String>) {
+        let origin = self.entries.get(key).map(|entry| entry.origin.clone());
+        self.faults.push(Fault { key: key.to_owned(), origin, what: what.into() });
+    }
+
+    /// Whether a key is given.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// A text, or its default.
+    pub fn text(&mut self, key: &str, default: &str) -> String {
+        match self.take(key) {
+            None => default.to_owned(),
+            Some(Value::Text(text) | Value::Environment(text)) => text,
+            Some(other) => self.wrong(key, "a text in quotes", &other, default.to_owned()),
+        }
+    }
+
+    /// A text that must be given and not empty.
+    pub fn required(&mut self, key: &str) -> String {
+        let given = self.is_given(key);
+        let text = self.text(key, "");
+        if !given {
+            self.fault(key, "is missing");
+        } else if text.is_empty() {
+            self.fault(key, "is empty");
+        }
+        text
+    }
+
+    /// A secret that must be given, here or in the file that `<key>_file` names.
+    pub fn secret(&mut self, key: &str) -> SecretString {
+        let text = self.secret_or(key, "");
+        if text.is_empty() && !self.faults.iter().any(|fault| fault.key.starts_with(key)) {
+            self.fault(key, format!("is missing; give it, or `{key}_file`"));
+        }
+        SecretString::from(text)
+    }
+
+    /// A text that may hold a secret, so that it can also stand in a file of its own.
+    pub fn secret_or(&mut self, key: &str, default: &str) -> String {
+        let file_key = format!("{key}_file");
+        let (here, there) = (self.entries.get(key).cloned(), self.entries.get(&file_key).cloned());
+        let in_environment = |entry: &Entry| matches!(entry.origin, Origin::Environment(_));
+        let path = self.text(&file_key, "");
+        let text = self.text(key, default);
+        match (here, there) {
+            (_, None) => text,
+            // The environment goes before the file, also between the two ways to give a secret.
+            (Some(here), Some(there)) if in_environment(&here) == in_environment(&there) => {
+                self.fault(&file_key, format!("is given beside `{key}`; give one of them"));
+                text
+            }
+            (Some(here), Some(_)) if in_environment(&here) => text,
+            (_, Some(_)) => self.read_secret(&file_key, &path),
+        }
+    }
+
+    fn read_secret(&mut self, key: &str, path: &str) -> String {
+        match std::fs::read_to_string(path) {
+            Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+            Err(error) => {
+                self.fault(key, format!("the file {path} can't be read: {error}"));
+                String::new()
+            }
+        }
+    }
+
+    /// A whole number within a range, or its default.
+    pub fn integer(&mut self, key: &str, default: i64, range: RangeInclusive<i64>) -> i64 {
+        let number = match self.take(key) {
+            None => return default,
+            Some(Value::Integer(number)) => Some(number),
+            Some(Value::Environment(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        number.filter(|number| range.contains(number)).unwrap_or_else(|| {
+            self.fault(key, format!("is not a whole number from {} to {}", range.start(), range.end()));
+            default
+        })
+    }
+
+    /// A duration such as `500ms`, `2m` or `90d`, longer than nothing; or its default.
+    pub fn duration(&mut self, key: &str, default: Duration) -> Duration {
+        let text = match self.take(key) {
+            None => return default,
+            Some(Value::Text(text) | Value::Environment(text)) => text,
+            Some(_) => String::new(),
+        };
+        match humantime::parse_duration(&text) {
+            Ok(duration) if !duration.is_zero() => duration,
+            _ => {
+                // Several parts may read one key; one fault is enough.
+                if !self.faults.iter().any(|fault| fault.key == key) {
+                    self.fault(key, "is not a duration such as \"500ms\", \"20s\", \"2m\", \"48h\" or \"90d\"");
+                }
+                default
+            }
+        }
+    }
+
+    /// One of a few words, or its default.
+    pub fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], default: T) -> T {
+        if !self.is_given(key) {
+            self.known.insert(key.to_owned());
+            return default;
+        }
+        let text = self.text(key, "");
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        choices.iter().find(|(word, _)| *word == text).map_or_else(
+            || {
+                self.fault(key, format!("is not one of {}", words.join(", ")));
+                default
+            },
+            |(_, value)| *value,
+        )
+    }
+
+    /// A list of texts, or its default. In the environment they are parted by commas.
+    pub fn list(&mut self, key: &str, default: &[&str]) -> Vec<String> {
+        match self.take(key) {
+            None => default.iter().map(|item| (*item).to_owned()).collect(),
+            Some(Value::List(items)) => items,
+            Some(Value::Environment(text)) => text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect(),
+            Some(other) => self.wrong(key, "a list of texts", &other, Vec::new()),
+        }
+    }
+
+    /// The keys of a `[[table]]` list's entries: `name.0`, `name.1` and so on.
+    pub fn tables(&mut self, name: &str) -> Vec<String> {
+        let prefix = format!("{name}.");
+        let index = |key: &String| key.strip_prefix(&prefix)?.split('.').next()?.parse::<usize>().ok();
+        let indices: BTreeSet<usize> = self.entries.keys().filter_map(index).collect();
+        indices.into_iter().map(|index| format!("{name}.{index}")).collect()
+    }
+
+    /// The value, if no fault was found; every key that nobody knows is one.
+    pub fn finish<T>(mut self, value: T) -> Result<T, Faults> {
+        let unknown: Vec<String> = self.entries.keys().filter(|key| !self.known.contains(*key)).cloned().collect();
+        for key in unknown {
+            let what = match self.similar(&key) {
+                Some(similar) => format!("is not known; did you mean `{similar}`?"),
+                None => "is not known".to_owned(),
+            };
+            self.fault(&key, what);
+        }
+        if self.faults.is_empty() { Ok(value) } else { Err(Faults(self.faults)) }
+    }
+
+    fn similar(&self, key: &str) -> Option<&String> {
+        let distance = |known: &String| strsim::damerau_levenshtein(known, key);
+        self.known.iter().min_by_key(|known| distance(known)).filter(|known| distance(known) <= 3)
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.known.insert(key.to_owned());
+        self.entries.get(key).map(|entry| entry.value.clone())
+    }
+
+    fn wrong<T>(&mut self, key: &str, wanted: &str, given: &Value, default: T) -> T {
+        let given = match given {
+            Value::Text(_) | Value::Environment(_) => "a text",
+            Value::Integer(_) => "a number",
+            Value::List(_) => "a list",
+            Value::Other(kind) => kind,
+        };
+        self.fault(key, format!("is {given} and not {wanted}"));
+        default
+    }
+}
+
+fn read_file(path: &Path) -> Result<BTreeMap<String, Entry>, Fault> {
+    let whole = |origin, what: String| Fault { key: String::new(), origin, what };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| whole(None, format!("the file {} can't be read: {error}; name one with --config or KF_CONFIG", path.display())))?;
+    let table = DeTable::parse(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(&text, span.start));
+        whole(Some(Origin::File { path: path.to_owned(), line }), format!("is not TOML: {}", error.message()))
+    })?;
+    let mut entries = BTreeMap::new();
+    flatten(&mut entries, &File { path, text: &text }, "", table.get_ref());
+    Ok(entries)
+}
+
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+fn flatten(entries: &mut BTreeMap<String, Entry>, file: &File<'_>, prefix: &str, table: &DeTable<'_>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+        flatten_value(entries, file, key, value);
+    }
+}
+
+fn flatten_value(entries: &mut BTreeMap<String, Entry>, file: &File<'_>, key: String, value: &Spanned<DeValue<'_>>) {
+    let plain = match value.get_ref() {
+        DeValue::Table(table) if !table.is_empty() => return flatten(entries, file, &key, table),
+        DeValue::Array(items) if items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))) => {
+            for (index, item) in items.iter().enumerate() {
+                flatten_value(entries, file, format!("{key}.{index}"), item);
+            }
+            return;
+        }
+        DeValue::Array(items) => {
+            let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
+            texts.collect::<Option<Vec<_>>>().map_or(Value::Other("a list with something else than texts"), Value::List)
+        }
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => {
+            let digits = number.as_str().replace('_', "");
+            i64::from_str_radix(&digits, number.radix()).map_or(Value::Other("a number beyond all bounds"), Value::Integer)
+        }
+        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Table(_) => Value::Other("an empty table"),
+    };
+    let line = line_of(file.text, value.span().start);
+    entries.insert(key, Entry { value: plain, origin: Origin::File { path: file.path.to_owned(), line } });
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}

@@ -1,0 +1,62 @@
+//! The tables of the SQLite ledger and the steps that bring an older file to today's form.
+
+use rusqlite_migration::{M, Migrations};
+
+/// Every step in order; a step that was released is never changed.
+pub fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![M::up(
+        "
+        -- One row for each command id, kept for `ledger.retention` after its outcome.
+        CREATE TABLE command (
+            position      INTEGER PRIMARY KEY AUTOINCREMENT, -- the order of acceptance, for good
+            command_id    TEXT NOT NULL UNIQUE,
+            content       BLOB NOT NULL,                     -- fingerprint: what makes a repeat the same command
+            action        TEXT,                              -- NULL where it could not be read
+            kf_account    TEXT,
+            given         TEXT,                              -- the producer's fields, JSON; until there is an outcome
+            state         TEXT NOT NULL,                     -- accepted, running, waiting, abandoned, finished
+            generation    INTEGER NOT NULL DEFAULT 0,        -- 0, and one more for each replay
+            attempts      INTEGER NOT NULL DEFAULT 0,        -- calls to WeChat begun
+            begun_at      INTEGER,                           -- the latest call
+            answer_lost   INTEGER NOT NULL DEFAULT 0,        -- a call of this command may have landed unseen
+            trouble       TEXT,                              -- why it waits
+            trouble_since INTEGER,
+            errcode       INTEGER,                           -- WeChat's latest answer while it waits
+            errmsg        TEXT,
+            received_at   INTEGER NOT NULL,                  -- milliseconds since 1970, like every time here
+            age_from      INTEGER NOT NULL,                  -- first receipt of this generation
+            seen_at       INTEGER NOT NULL,                  -- latest receipt
+            finished_at   INTEGER,
+            status        TEXT,
+            reason        TEXT,
+            detail        TEXT,
+            data          TEXT,                              -- the event's data, byte for byte
+            dead_letter   TEXT                               -- NULL, owed, confirmed
+        ) STRICT;
+
+        CREATE INDEX unfinished_of_account ON command (kf_account, position) WHERE state <> 'finished';
+
+        -- What is known of each account, never pruned.
+        CREATE TABLE account (
+            kf_account     TEXT PRIMARY KEY,
+            revision       INTEGER,                          -- the latest accepted
+            last_action    TEXT NOT NULL,
+            last_action_at INTEGER NOT NULL,
+            last_delete_at INTEGER,                          -- when the latest accepted delete was sent
+            lost_add_at    INTEGER                           -- when the latest add whose answer was lost was sent
+        ) STRICT, WITHOUT ROWID;
+
+        -- Who this ledger is: put-off copies carry it.
+        CREATE TABLE identity (ledger_id TEXT NOT NULL) STRICT;
+        INSERT INTO identity VALUES (lower(hex(randomblob(16))));
+        ",
+    )])
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_migrations_apply_to_an_empty_file() {
+        super::migrations().validate().unwrap();
+    }
+}

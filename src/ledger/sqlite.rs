@@ -1,0 +1,274 @@
+//! The ledger in one SQLite file: one thread writes, and everything that waits shares a transaction and an fsync.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::page::{Page, Stored, read_finished, whole_millisecond};
+use super::{Acceptance, Arrival, Claim, Finished, LedgerError, OpenError, Position, Settings, Waiting, schema};
+use crate::event::Conclusion;
+
+/// Requests that share one transaction at most.
+const BATCH: usize = 512;
+/// How long SQLite waits for another program's lock (a backup, say) before a request fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A handle on the ledger; clones share the writing thread, which ends when the last is dropped.
+#[derive(Clone)]
+pub struct Ledger {
+    requests: mpsc::UnboundedSender<Work>,
+    id: String,
+}
+
+/// Something to do in a transaction; given the reason instead of a page where there is none. It tells whether it went
+/// well, and leaves behind what is to be said once the transaction has ended.
+type Work = Box<dyn FnOnce(Result<&Page<'_>, LedgerError>) -> (Result<(), LedgerError>, Answer) + Send>;
+
+/// Says to who asked that the transaction was committed, or why not.
+type Answer = Box<dyn FnOnce(Result<(), LedgerError>)>;
+
+impl Ledger {
+    /// Opens the file, makes it where it doesn't exist, and takes it for this process alone.
+    ///
+    /// # Errors
+    /// Where another worker has it, where it can't be reached, or where it is no ledger of this or an older version.
+    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let lock = take_lock(&settings.path)?;
+        let mut connection = open_for_writing(&settings.path)?;
+        schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: settings.path.clone(), source })?;
+        let id = claim_abandoned(&mut connection).map_err(|source| OpenError::Database { path: settings.path.clone(), source })?;
+        let (requests, queue) = mpsc::unbounded_channel();
+        let writer = Writer { connection, retention: settings.retention, patience: settings.patience, _lock: lock };
+        std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|source| OpenError::File { path: settings.path.clone(), source })?;
+        Ok(Self { requests, id })
+    }
+
+    /// Who this ledger is; put-off copies carry it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Accepts arrivals in their order, in one transaction. The answers come in the same order.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then nothing was accepted.
+    pub async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<Acceptance>, LedgerError> {
+        self.ask(move |page| arrivals.iter().map(|arrival| page.accept(arrival)).collect()).await
+    }
+
+    /// Claims a command for one call to WeChat and counts the call.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then WeChat must not be called.
+    pub async fn begin(&self, position: Position) -> Result<Claim, LedgerError> {
+        self.ask(move |page| page.begin(position)).await
+    }
+
+    /// Records that a command waits, and why. Answers its outcome where a newer command superseded it.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn wait(&self, position: Position, waiting: Waiting) -> Result<Option<Finished>, LedgerError> {
+        self.ask(move |page| page.wait(position, &waiting)).await
+    }
+
+    /// The outcome of a waiting command, where a newer one superseded it meanwhile.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn check(&self, position: Position) -> Result<Option<Finished>, LedgerError> {
+        self.ask(move |page| page.finished(position)).await
+    }
+
+    /// Writes the outcome of a command; where it has one already, that one stands and is answered.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then the command has no outcome yet.
+    pub async fn finish(&self, position: Position, conclusion: Conclusion, dead_letter: bool) -> Result<Finished, LedgerError> {
+        self.ask(move |page| page.finish(position, &conclusion, dead_letter)).await
+    }
+
+    /// Records that the dead letter owed for a command is in its queue.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn dead_lettered(&self, position: Position) -> Result<(), LedgerError> {
+        self.ask(move |page| page.dead_lettered(position)).await
+    }
+
+    /// Forgets some outcomes older than the retention; answers how many. Zero means that there are no more for now.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn prune(&self) -> Result<usize, LedgerError> {
+        self.ask(|page| page.prune()).await
+    }
+
+    /// Proves that the ledger can be written.
+    ///
+    /// # Errors
+    /// Where it can't.
+    pub async fn probe(&self) -> Result<(), LedgerError> {
+        self.ask(|page| page.probe()).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Page<'_>) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let work: Work = Box::new(move |page| {
+            let result = page.and_then(work);
+            let went_well = result.as_ref().map(|_| ()).map_err(Clone::clone);
+            // Who has stopped waiting needs no answer.
+            (went_well, Box::new(move |committed: Result<(), LedgerError>| drop(reply.send(committed.and(result)))))
+        });
+        self.requests.send(work).map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+/// Reads a ledger beside the worker that writes it.
+pub struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    /// Opens the file for reading only.
+    ///
+    /// # Errors
+    /// Where it isn't there or is no ledger.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = |source| OpenError::Database { path: path.to_owned(), source };
+        let connection = Connection::open_with_flags(path, flags).map_err(database)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(database)?;
+        Ok(Self { connection })
+    }
+
+    /// The outcome of a command, where it has one.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub fn find(&self, command_id: &str) -> Result<Lookup, LedgerError> {
+        let mut by_id = self.connection.prepare_cached("SELECT position, state FROM command WHERE command_id = ?1")?;
+        let found = by_id.query_row([command_id], |row| Ok((Position(row.get(0)?), row.get::<_, Stored>(1)?))).optional()?;
+        match found {
+            None => Ok(Lookup::Unknown),
+            Some((_, Stored::Unfinished(_))) => Ok(Lookup::Unfinished),
+            Some((position, Stored::Finished)) => Ok(Lookup::Finished(Box::new(read_finished(&self.connection, position)?))),
+        }
+    }
+}
+
+/// What a ledger knows of a command id.
+#[derive(Debug)]
+pub enum Lookup {
+    Unknown,
+    Unfinished,
+    Finished(Box<Finished>),
+}
+
+/// One process writes to a ledger. The lock is on a file beside it, since SQLite's own locks are lost when any
+/// descriptor of the database is closed.
+fn take_lock(path: &Path) -> Result<File, OpenError> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let file_error = |source| OpenError::File { path: path.to_owned(), source };
+    let lock = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&lock_path).map_err(file_error)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(file_error(source)),
+    }
+}
+
+/// The ledger holds nicknames and `meta`: only the worker's own user may read it.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.mode(0o600)
+}
+
+fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
+    // SQLite's companions (-wal, -shm) take their mode from the file, so it is made first.
+    private(OpenOptions::new().write(true).create(true).truncate(false))
+        .open(path)
+        .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    let database = |source| OpenError::Database { path: path.to_owned(), source };
+    let connection = Connection::open(path).map_err(database)?;
+    let set_up = || {
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // We acknowledge after the commit, so the commit must be on disk.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "cache_size", -8_000)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(())
+    };
+    set_up().map_err(database)?;
+    Ok(connection)
+}
+
+/// Calls that were in flight when the last process ended have an unknown outcome; answers the ledger's id.
+fn claim_abandoned(connection: &mut Connection) -> rusqlite::Result<String> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute(
+        "UPDATE account SET lost_add_at = max(coalesce(lost_add_at, 0), lost.begun_at)
+         FROM (SELECT kf_account, max(begun_at) AS begun_at FROM command
+               WHERE state <> 'finished' AND state = 'running' AND action = 'add' GROUP BY kf_account) AS lost
+         WHERE account.kf_account = lost.kf_account",
+        [],
+    )?;
+    transaction.execute("UPDATE command SET state = 'abandoned', answer_lost = 1 WHERE state <> 'finished' AND state = 'running'", [])?;
+    let id = transaction.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0))?;
+    transaction.commit()?;
+    Ok(id)
+}
+
+/// The writing thread's own.
+struct Writer {
+    connection: Connection,
+    retention: Duration,
+    patience: Duration,
+    /// Held for as long as this process may write.
+    _lock: File,
+}
+
+impl Writer {
+    /// Takes whatever waits, does it in one transaction, and answers all of it after the commit.
+    fn run(mut self, mut queue: mpsc::UnboundedReceiver<Work>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+            let mut batch = batch.drain(..);
+            let mut answers = Vec::with_capacity(batch.len());
+            let result = self.transact(&mut batch, &mut answers);
+            if let Err(error) = &result {
+                answers.extend(batch.map(|work| work(Err(error.clone())).1));
+            }
+            for answer in answers {
+                answer(result.clone());
+            }
+        }
+    }
+
+    /// One failure undoes the whole transaction: nobody may rely on a part of it.
+    fn transact(&mut self, batch: &mut impl Iterator<Item = Work>, answers: &mut Vec<Answer>) -> Result<(), LedgerError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now = whole_millisecond(Timestamp::now());
+        let page = Page { connection: &transaction, now, retention: self.retention, patience: self.patience };
+        for work in batch {
+            let (went_well, answer) = work(Ok(&page));
+            answers.push(answer);
+            went_well?;
+        }
+        Ok(transaction.commit()?)
+    }
+}

@@ -1,0 +1,239 @@
+//! A background worker that adds and deletes WeChat customer-service ("kf") accounts on command from RabbitMQ, each
+//! command with exactly one outcome.
+//!
+//! # The way of one command
+//!
+//! delivery → publisher allowed? → decode and validate → accept in the ledger, in delivery order (repeat? superseded?)
+//! → lane of its account → claim → execute with retry → record → publish, confirmed → acknowledge
+//!
+//! The delivery that is not yet acknowledged is the outbox. As long as the event is not confirmed the delivery comes
+//! back, the ledger finds the outcome, and the same event is published again.
+//!
+//! # Where things are, in reading order
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`worker`] | the story: take deliveries, carry one command to its outcome, settle |
+//! | [`command`], [`outcome`], [`event`] | pure: bytes → command, the closed word lists, the published event |
+//! | [`retry`] | pure: what becomes of a command whose attempt has failed |
+//! | [`lanes`] | one at a time for each account, lowest position first |
+//! | [`accounts`] | what is known of each Official Account: paused, and why |
+//! | [`authorisation`] | who may order what |
+//! | [`ledger`] | what is remembered; the only SQL |
+//! | [`wechat`] | the only HTTP client: calls, tokens, what every answer means |
+//! | [`broker`] | the only AMQP client: sessions, topology, deliveries, confirms |
+//! | [`metrics`], [`readiness`], [`admin`] | what operators see |
+//! | [`config`], [`cli`] | what operators say |
+//! | [`simulator`] | a faithful WeChat for demos and staging, apart from all of the above |
+//!
+//! # Invariants
+//!
+//! * A delivery is acknowledged only when its outcome is in the ledger and its event is confirmed, or when a confirmed
+//!   copy is in another queue.
+//! * WeChat is called only after the ledger has counted the call.
+//! * Calls for one account never overlap, whatever session brought the command.
+//! * An outcome is written once; whoever comes second publishes the first.
+//!
+//! # When it dies
+//!
+//! | it dies after… | the ledger says | when the command comes back |
+//! | --- | --- | --- |
+//! | decode | nothing | it starts anew |
+//! | accept | accepted, its position | it keeps its position, whatever order redelivery takes |
+//! | claim, before WeChat answered | claimed | it is executed again; `65406` or `65401` then reads as success with `effect: unknown` |
+//! | WeChat did it, before record | claimed | the same |
+//! | record, before publish | finished | the stored outcome is published, and acknowledged |
+//! | publish confirmed, before acknowledge | finished | the same event id is published again, and acknowledged |
+//! | copied to a deferred queue, before the ledger is told or before acknowledge | accepted or waiting | two copies: the first to finish is the outcome, the other repeats it |
+
+pub mod accounts;
+pub mod admin;
+pub mod authorisation;
+pub mod broker;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod event;
+pub mod lanes;
+pub mod ledger;
+pub mod metrics;
+pub mod outcome;
+pub mod readiness;
+pub mod retry;
+pub mod simulator;
+pub mod wechat;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use accounts::OfficialAccounts;
+use broker::{ConnectError, Session};
+use config::Config;
+use lanes::Lanes;
+use ledger::Ledger;
+use metrics::Metrics;
+use readiness::Readiness;
+use wechat::WeChat;
+use worker::Worker;
+
+/// After so many failures in a row to connect the worker ends, so that its supervisor can start it afresh: some four
+/// minutes, and more where connecting itself takes long.
+const MOST_FAILURES: u32 = 50;
+/// A session that ends sooner counts as a failure to connect.
+const SHORT_SESSION: Duration = Duration::from_secs(10);
+/// How often outcomes past their retention are looked for.
+const PRUNING: Duration = Duration::from_secs(3_600);
+
+/// Why the worker could not run, or not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Ledger(#[from] ledger::OpenError),
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    #[error(transparent)]
+    WeChat(#[from] wechat::BuildError),
+    #[error("the metrics can't be made: {0}")]
+    Metrics(String),
+    /// The broker refuses what only an operator can change.
+    #[error(transparent)]
+    Refused(ConnectError),
+    /// The broker could not be reached for long.
+    #[error("the broker could not be used in {MOST_FAILURES} tries, the last time because {0}")]
+    Unreachable(String),
+}
+
+/// Runs the worker until it is told to shut down, then ends what is in flight.
+///
+/// # Errors
+/// Where it can't begin, or has given up the broker.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?);
+    let readiness = Arc::new(Readiness::default());
+    let ledger = Ledger::open(&config.ledger)?;
+    // It answers while draining, and ends with this function.
+    let ended = CancellationToken::new();
+    let _ends_here = ended.clone().drop_guard();
+    admin::serve(config.admin, Arc::clone(&metrics), Arc::clone(&readiness), ended).await?;
+    tokio::spawn(prune(ledger.clone()));
+    let worker = Arc::new(assemble(&config, ledger, metrics, readiness, shutdown)?);
+    serve_sessions(&worker, &config.broker).await
+}
+
+fn assemble(
+    config: &Config,
+    ledger: Ledger,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    shutdown: CancellationToken,
+) -> Result<Worker, RunError> {
+    let wechat_ids: Vec<String> = config.wechat.official_accounts.iter().map(|account| account.wechat_id.clone()).collect();
+    for wechat_id in &wechat_ids {
+        metrics.knows_official_account(wechat_id);
+    }
+    metrics.calls_limit.set(config.worker.concurrency.try_into().unwrap_or(i64::MAX));
+    Ok(Worker {
+        settings: config.worker,
+        retry: config.retry.clone(),
+        rules: config.rules.clone(),
+        ledger,
+        wechat: WeChat::new(config.wechat.clone(), Arc::clone(&metrics))?,
+        accounts: OfficialAccounts::new(wechat_ids),
+        metrics,
+        readiness,
+        lanes: Lanes::new(),
+        calls: Semaphore::new(config.worker.concurrency),
+        tasks: TaskTracker::new(),
+        draining: shutdown,
+        aborted: CancellationToken::new(),
+    })
+}
+
+/// One session with the broker after the other, until the worker shuts down.
+async fn serve_sessions(worker: &Arc<Worker>, broker: &broker::Settings) -> Result<(), RunError> {
+    let (metrics, readiness) = (&worker.metrics, &worker.readiness);
+    let mut failures = 0;
+    let mut connected_before = false;
+    loop {
+        let opened = tokio::select! {
+            () = worker.draining.cancelled() => return Ok(readiness.draining()),
+            opened = open_session(worker, broker) => opened,
+        };
+        let opened_at = Instant::now();
+        let trouble = match opened {
+            Ok((session, deliveries)) => {
+                (connected_before, failures) = (true, failures.min(MOST_FAILURES / 2));
+                readiness.consuming(true);
+                metrics.broker_connected.set(1);
+                tracing::info!("commands are being taken");
+                worker.serve(&session, deliveries).await;
+                readiness.consuming(false);
+                metrics.broker_connected.set(0);
+                if worker.draining.is_cancelled() {
+                    readiness.draining();
+                    return Ok(shut_down(worker, &session).await);
+                }
+                session.close().await;
+                session.why_lost()
+            }
+            Err(error) if error.needs_an_operator() && !connected_before => return Err(RunError::Refused(error)),
+            Err(error) => error.to_string(),
+        };
+        failures = if opened_at.elapsed() < SHORT_SESSION { failures + 1 } else { 1 };
+        if failures >= MOST_FAILURES {
+            return Err(RunError::Unreachable(trouble));
+        }
+        let wait = retry::before_reconnecting(failures);
+        tracing::warn!(
+            trouble,
+            failures,
+            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            "the broker can't be used; trying again"
+        );
+        readiness.broker_trouble(trouble);
+        tokio::select! {
+            () = worker.draining.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Connects, but only while the ledger works: nothing is taken that can't be recorded.
+async fn open_session(worker: &Worker, broker: &broker::Settings) -> Result<(Session, broker::Deliveries), ConnectError> {
+    match worker.ledger.probe().await {
+        Ok(()) => worker.readiness.ledger_trouble(None),
+        Err(error) => {
+            worker.readiness.ledger_trouble(Some(error.to_string()));
+            return Err(ConnectError::Unreachable(error.to_string()));
+        }
+    }
+    Session::open(broker, &worker.metrics, &worker.readiness).await
+}
+
+async fn shut_down(worker: &Worker, session: &Session) {
+    tracing::info!("shutting down: no commands are taken, what is in flight is finished");
+    session.stop_consuming().await;
+    worker.drain().await;
+    session.close().await;
+    tracing::info!("shut down");
+}
+
+/// Forgets outcomes past their retention, a few at a time, so that nobody waits for it.
+async fn prune(ledger: Ledger) {
+    loop {
+        match ledger.prune().await {
+            Ok(0) => tokio::time::sleep(PRUNING).await,
+            Ok(pruned) => tracing::debug!(pruned, "outcomes past their retention were forgotten"),
+            Err(error) => {
+                tracing::warn!(%error, "outcomes past their retention could not be forgotten");
+                tokio::time::sleep(PRUNING).await;
+            }
+        }
+    }
+}

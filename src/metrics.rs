@@ -1,0 +1,319 @@
+//! Every metric once: what it counts, under which labels, and all label sets at 0 from the start.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::event::Conclusion;
+use crate::outcome::{Action, Reason, Status};
+
+/// The worker's metrics, prefix `kf_`.
+pub struct Metrics {
+    registry: Registry,
+    pub commands_received: IntCounter,
+    pub commands_redelivered: IntCounter,
+    pub repeats: IntCounter,
+    results: IntCounterVec,
+    attempts: IntCounterVec,
+    waits: IntCounterVec,
+    put_off: IntCounterVec,
+    dead_letters: IntCounterVec,
+    wechat_calls: IntCounterVec,
+    wechat_call_seconds: HistogramVec,
+    pub command_seconds: Histogram,
+    token_fetches: IntCounterVec,
+    pub calls_in_flight: IntGauge,
+    pub calls_limit: IntGauge,
+    pub commands_held: IntGauge,
+    pub broker_connected: IntGauge,
+    pub broker_blocked: IntGauge,
+    pub broker_sessions: IntCounter,
+    pub events_confirmed: IntCounter,
+    pub events_unroutable: IntCounter,
+    pub ledger_seconds: Histogram,
+    pub last_finished: IntGauge,
+}
+
+/// Latencies from half a millisecond to half a minute, in seconds.
+const LATENCY: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
+/// How long a command can take, lanes and backoff included, in seconds.
+const COMMAND: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+
+impl Metrics {
+    /// Makes all metrics and registers them.
+    ///
+    /// # Errors
+    /// Where two share a name or a name is not one: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let make = Maker { registry: &registry };
+        let metrics = Self {
+            commands_received: make
+                .counter("kf_commands_received_total", "Messages taken from the commands queue, redeliveries included")?,
+            commands_redelivered: make.counter("kf_commands_redelivered_total", "Messages that the broker had delivered before")?,
+            repeats: make.counter("kf_repeats_total", "Commands answered from the ledger since they had an outcome")?,
+            results: make.counters(
+                "kf_results_total",
+                "Outcomes reached, by action, status and reason (none for a success)",
+                &["action", "status", "reason"],
+            )?,
+            attempts: make.counters("kf_attempts_total", "Calls to WeChat begun, by action", &["action"])?,
+            waits: make.counters("kf_waits_total", "Times that a command had to wait, by reason", &["reason"])?,
+            put_off: make.counters("kf_put_off_total", "Commands moved to a deferred queue, by reason", &["reason"])?,
+            dead_letters: make.counters("kf_dead_letters_total", "Copies put into the dead letters, by reason", &["reason"])?,
+            wechat_calls: make.counters(
+                "kf_wechat_calls_total",
+                "Answers of WeChat by endpoint and errcode, or why there was none",
+                &["endpoint", "errcode"],
+            )?,
+            wechat_call_seconds: make.histograms(
+                "kf_wechat_call_seconds",
+                "Time from sending a request to WeChat to its answer",
+                &["endpoint"],
+                &LATENCY,
+            )?,
+            command_seconds: make.histogram("kf_command_seconds", "Time from taking a command's message to acknowledging it", &COMMAND)?,
+            token_fetches: make.counters(
+                "kf_token_fetches_total",
+                "Fetches of access tokens by Official Account and result",
+                &["official_account", "result"],
+            )?,
+            calls_in_flight: make.gauge("kf_calls_in_flight", "Calls in flight at WeChat")?,
+            calls_limit: make.gauge("kf_calls_limit", "Calls in flight at WeChat at most (worker.concurrency)")?,
+            commands_held: make.gauge("kf_commands_held", "Messages taken and not yet acknowledged")?,
+            broker_connected: make.gauge("kf_broker_connected", "1 while both connections to the broker are up")?,
+            broker_blocked: make.gauge("kf_broker_blocked", "1 while the broker takes no messages from us (an alarm)")?,
+            broker_sessions: make.counter("kf_broker_sessions_total", "Times that the broker was connected and consumed from")?,
+            events_confirmed: make.counter("kf_events_confirmed_total", "Result events confirmed by the broker")?,
+            events_unroutable: make.counter("kf_events_unroutable_total", "Result events that no queue took")?,
+            ledger_seconds: make.histogram("kf_ledger_seconds", "Time that a request to the ledger took, commit included", &LATENCY)?,
+            last_finished: make.gauge("kf_last_finished_timestamp_seconds", "When a command was last finished and acknowledged")?,
+            registry: registry.clone(),
+        };
+        metrics.start_at_zero();
+        make.gauge_with("kf_build_info", "Version of the worker", &["version"])?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    fn start_at_zero(&self) {
+        for action in ["add", "delete"] {
+            self.attempts.with_label_values(&[action]).reset();
+            self.results.with_label_values(&[action, Status::Succeeded.as_str(), "none"]).reset();
+            for (status, reasons) in [(Status::Failed, FAILED), (Status::Superseded, SUPERSEDED)] {
+                for reason in reasons {
+                    self.results.with_label_values(&[action, status.as_str(), reason.as_str()]).reset();
+                }
+            }
+        }
+        for reason in REJECTED {
+            for action in ["add", "delete", "unknown"] {
+                self.results.with_label_values(&[action, Status::Rejected.as_str(), reason.as_str()]).reset();
+            }
+        }
+        for reason in WAITING {
+            self.waits.with_label_values(&[reason.as_str()]).reset();
+            self.put_off.with_label_values(&[reason.as_str()]).reset();
+        }
+        for reason in FAILED.iter().chain(DEAD) {
+            self.dead_letters.with_label_values(&[reason.as_str()]).reset();
+        }
+        for endpoint in ["add", "delete"] {
+            self.wechat_call_seconds.with_label_values(&[endpoint]);
+        }
+    }
+
+    /// A command has reached its outcome.
+    pub fn finished(&self, conclusion: &Conclusion) {
+        let action = conclusion.action.map_or("unknown", Action::as_str);
+        let reason = conclusion.reason.map_or("none", Reason::as_str);
+        self.results.with_label_values(&[action, conclusion.status.as_str(), reason]).inc();
+    }
+
+    /// A call to WeChat begins.
+    pub fn attempt(&self, action: Action) {
+        self.attempts.with_label_values(&[action.as_str()]).inc();
+    }
+
+    /// A command has to wait.
+    pub fn waits(&self, reason: Reason) {
+        self.waits.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// A command was moved to a deferred queue.
+    pub fn put_off(&self, reason: Reason) {
+        self.put_off.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// A copy was put into the dead letters.
+    pub fn dead_letter(&self, reason: Reason) {
+        self.dead_letters.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// WeChat answered, or did not. Codes that nobody has documented share one label, since WeChat can invent any number.
+    pub fn wechat_call(&self, endpoint: &str, answer: Result<i64, Reason>) {
+        let label = match answer {
+            Ok(errcode @ (-1 | 0 | 40_000..=50_100 | 61_000..=61_500 | 65_400..=65_420 | 89_500..=89_510)) => errcode.to_string(),
+            Ok(_) => "other".to_owned(),
+            Err(reason) => reason.as_str().to_owned(),
+        };
+        self.wechat_calls.with_label_values(&[endpoint, &label]).inc();
+    }
+
+    pub fn wechat_call_seconds(&self, endpoint: &str) -> Histogram {
+        self.wechat_call_seconds.with_label_values(&[endpoint])
+    }
+
+    pub fn token_fetched(&self, official_account: &str, well: bool) {
+        self.token_fetches.with_label_values(&[official_account, if well { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Makes the series of an Official Account appear before its first fetch.
+    pub fn knows_official_account(&self, official_account: &str) {
+        for result in ["ok", "failed"] {
+            self.token_fetches.with_label_values(&[official_account, result]).reset();
+        }
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Where a metric can't be written: a mistake in this file.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The content type of [`Metrics::text`].
+    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+}
+
+/// Observes how long something took.
+pub fn observe(histogram: &Histogram, took: Duration) {
+    histogram.observe(took.as_secs_f64());
+}
+
+/// Reasons of `failed`.
+const FAILED: &[Reason] = &[
+    Reason::UnknownOfficialAccount,
+    Reason::RetriesExhausted,
+    Reason::AccountLimitReached,
+    Reason::InvalidParameter,
+    Reason::NicknameRefused,
+    Reason::AccountRefused,
+    Reason::UnexpectedErrcode,
+    Reason::UnknownErrcode,
+    Reason::WorkerBug,
+];
+/// Reasons of `superseded`.
+const SUPERSEDED: &[Reason] = &[Reason::NewerCommand, Reason::StaleRevision, Reason::SentBeforeDelete];
+/// Reasons of `rejected`.
+const REJECTED: &[Reason] = &[
+    Reason::NotAJsonObject,
+    Reason::BodyTooLarge,
+    Reason::DuplicateKey,
+    Reason::UnknownField,
+    Reason::MissingField,
+    Reason::WrongType,
+    Reason::InvalidAction,
+    Reason::InvalidKfAccount,
+    Reason::InvalidNickname,
+    Reason::InvalidRevision,
+    Reason::InvalidMeta,
+    Reason::RevisionRequired,
+    Reason::CommandIdReused,
+];
+/// Reasons of dead letters besides those of `failed`.
+const DEAD: &[Reason] = &[
+    Reason::NotAJsonObject,
+    Reason::BodyTooLarge,
+    Reason::MissingCommandId,
+    Reason::InvalidCommandId,
+    Reason::IdMismatch,
+    Reason::DuplicateKey,
+    Reason::NotAuthorised,
+    Reason::LedgerLost,
+];
+/// Reasons to wait.
+const WAITING: &[Reason] = &[
+    Reason::SystemBusy,
+    Reason::Unreachable,
+    Reason::AnswerLost,
+    Reason::GatewayError,
+    Reason::MalformedAnswer,
+    Reason::MinuteQuota,
+    Reason::DayQuota,
+    Reason::TokenRefused,
+    Reason::Misconfigured,
+    Reason::AccountBlocked,
+    Reason::AwaitingAdministrator,
+    Reason::ServiceNotEnabled,
+    Reason::AccountLimitReached,
+    Reason::UnknownErrcode,
+    Reason::AddMayLand,
+    Reason::OlderCommandFirst,
+    Reason::HeldTooLong,
+];
+
+/// Makes metrics and registers them.
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let counter = IntCounter::new(name, help)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(counters.clone()))?;
+        Ok(counters)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn gauge_with(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+        self.registry.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+        let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+        self.registry.register(Box::new(histograms.clone()))?;
+        Ok(histograms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start_and_few() {
+        let metrics = Metrics::new().unwrap();
+        metrics.knows_official_account("test");
+        let text = metrics.text().unwrap();
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(text.contains("kf_results_total{action=\"delete\",reason=\"newer_command\",status=\"superseded\"} 0"), "{text}");
+        assert!(text.contains("kf_token_fetches_total{official_account=\"test\",result=\"ok\"} 0"));
+        assert!(series < 500, "{series}");
+    }
+}

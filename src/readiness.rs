@@ -1,0 +1,99 @@
+//! Whether the worker can do its work now, and if not, why not: what `/readyz` answers.
+
+use std::sync::Mutex;
+
+/// The parts that must be well, each set by its owner.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    consuming: bool,
+    draining: bool,
+    blocked: bool,
+    /// Why the broker can't be used, in a sentence.
+    broker_trouble: Option<String>,
+    /// Why the ledger can't be used, in a sentence.
+    ledger_trouble: Option<String>,
+}
+
+impl Readiness {
+    /// Commands are being taken, or no more.
+    pub fn consuming(&self, yes: bool) {
+        self.change(|state| {
+            state.consuming = yes;
+            if yes {
+                state.broker_trouble = None;
+            } else {
+                state.blocked = false;
+            }
+        });
+    }
+
+    /// The worker is shutting down.
+    pub fn draining(&self) {
+        self.change(|state| state.draining = true);
+    }
+
+    /// The broker takes no messages from us, or takes them again.
+    pub fn blocked(&self, yes: bool) {
+        self.change(|state| state.blocked = yes);
+    }
+
+    /// The broker can't be used.
+    pub fn broker_trouble(&self, trouble: String) {
+        self.change(|state| state.broker_trouble = Some(trouble));
+    }
+
+    /// The ledger can't be used, or can again.
+    pub fn ledger_trouble(&self, trouble: Option<String>) {
+        self.change(|state| state.ledger_trouble = trouble);
+    }
+
+    /// Nothing where all is well, else the reason.
+    pub fn why_not(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.draining {
+            Some("draining: the worker is shutting down".to_owned())
+        } else if let Some(trouble) = &state.ledger_trouble {
+            Some(format!("ledger: {trouble}"))
+        } else if let Some(trouble) = &state.broker_trouble {
+            Some(format!("disconnected: {trouble}"))
+        } else if !state.consuming {
+            Some("starting: not consuming yet".to_owned())
+        } else if state.blocked {
+            Some("blocked: the broker takes no messages from us; look for its memory or disk alarm".to_owned())
+        } else {
+            None
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        // A thread that panicked while it held the lock has left plain flags, which are as good as before.
+        change(&mut self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_telling_reason_comes_first() {
+        let readiness = Readiness::default();
+        let starts_with = |word: &str| readiness.why_not().unwrap_or_else(|| "ready".to_owned()).starts_with(word);
+        assert!(starts_with("starting"));
+        readiness.broker_trouble("connection refused".to_owned());
+        assert!(starts_with("disconnected: connection refused"));
+        readiness.consuming(true);
+        assert_eq!(readiness.why_not(), None);
+        readiness.blocked(true);
+        assert!(starts_with("blocked"));
+        readiness.ledger_trouble(Some("disk full".to_owned()));
+        assert!(starts_with("ledger: disk full"));
+        readiness.draining();
+        assert!(starts_with("draining"));
+    }
+}

@@ -1,0 +1,81 @@
+//! The access tokens of one kind of one Official Account: the current one and the former one that outlives it a little.
+
+use std::time::{Duration, SystemTime};
+
+use super::errcode::{TOKEN_EXPIRED, TOKEN_INVALID};
+
+/// Stable and legacy tokens of an Official Account are two of these, and each kind is good beside the other.
+#[derive(Default)]
+pub(super) struct Tokens {
+    current: Option<Token>,
+    former: Option<Token>,
+}
+
+/// One token that was handed out.
+struct Token {
+    text: String,
+    expires_at: SystemTime,
+    /// Set when another replaced it: from then on it is "not the latest".
+    replaced_until: Option<SystemTime>,
+}
+
+/// A token as a token call hands it out.
+pub(super) struct Handout {
+    pub text: String,
+    pub expires_in: u64,
+}
+
+impl Tokens {
+    /// Whether a call with this token may go on; `None` for a token that is not one of these.
+    pub fn check(&self, text: &str, now: SystemTime) -> Option<Result<(), i32>> {
+        let token = [&self.current, &self.former].into_iter().flatten().find(|token| token.text == text)?;
+        Some(if token.replaced_until.is_some_and(|until| until <= now) {
+            Err(TOKEN_INVALID)
+        } else if token.expires_at <= now {
+            Err(TOKEN_EXPIRED)
+        } else {
+            Ok(())
+        })
+    }
+
+    /// The current token, unless it is about to expire. WeChat renews a stable token in its last five
+    /// minutes; a tenth keeps short lifetimes from being renewed at every call.
+    pub fn current(&self, lifetime: Duration, now: SystemTime) -> Option<Handout> {
+        let margin = Duration::from_secs(300).min(lifetime / 10);
+        self.current.as_ref().filter(|token| token.expires_at > now + margin).map(|token| token.hand_out(now))
+    }
+
+    /// A new token; the one before stays good for `overlap`, as long as it does not expire first.
+    pub fn renew(&mut self, owner: usize, lifetime: Duration, overlap: Duration, now: SystemTime) -> Handout {
+        self.former = self.current.take().map(|token| Token { replaced_until: Some(now + overlap), ..token });
+        let token = Token { text: new_text(owner), expires_at: now + lifetime, replaced_until: None };
+        let handout = token.hand_out(now);
+        self.current = Some(token);
+        handout
+    }
+
+    /// Ends both tokens now.
+    pub fn expire(&mut self, now: SystemTime) {
+        for token in [&mut self.current, &mut self.former].into_iter().flatten() {
+            token.expires_at = token.expires_at.min(now);
+        }
+    }
+}
+
+impl Token {
+    fn hand_out(&self, now: SystemTime) -> Handout {
+        let left = self.expires_at.duration_since(now).unwrap_or_default();
+        Handout { text: self.text.clone(), expires_in: left.as_secs().max(1) }
+    }
+}
+
+/// WeChat's tokens begin with a number and `_`; here that number says whose token it is, so that no search is needed.
+fn new_text(owner: usize) -> String {
+    let random: [u64; 6] = rand::random();
+    random.iter().fold(format!("{owner}_"), |text, part| format!("{text}{part:016x}"))
+}
+
+/// The index of the Official Account that a token was made for.
+pub(super) fn owner(text: &str) -> Option<usize> {
+    text.split_once('_')?.0.parse().ok()
+}

@@ -1,0 +1,130 @@
+//! Reads an HTTP answer of WeChat: the number that decides, wherever and however it stands.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::codes;
+use crate::outcome::{Answer, AttemptFailure, Class, Failure, Reason};
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    Add,
+    Delete,
+    Token,
+}
+
+impl Endpoint {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Delete => "delete",
+            Self::Token => "token",
+        }
+    }
+
+    /// Whether a lost answer may hide a change.
+    fn changes(self) -> bool {
+        matches!(self, Self::Add | Self::Delete)
+    }
+}
+
+/// WeChat's own answer.
+#[derive(Debug)]
+pub struct WeChatAnswer {
+    pub errcode: i64,
+    pub errmsg: String,
+    /// The whole object, for what a success carries.
+    pub body: Value,
+}
+
+impl WeChatAnswer {
+    /// The failure that this answer stands for.
+    pub fn into_failure(self, class: Class, reason: Reason) -> AttemptFailure {
+        let detail = codes::advice(reason, self.errcode).to_owned();
+        let answer = Some(Answer { errcode: self.errcode, errmsg: self.errmsg });
+        AttemptFailure { class, failure: Failure { reason, answer, detail }, answer_lost: false }
+    }
+}
+
+/// Judges an HTTP status; an answer of WeChat's has 200 even for errors.
+pub fn check_status(endpoint: Endpoint, status: u16) -> Result<(), AttemptFailure> {
+    let failed = |class, reason, detail: String, answer_lost| {
+        Err(AttemptFailure { class, failure: Failure::new(reason, detail), answer_lost: answer_lost && endpoint.changes() })
+    };
+    match status {
+        200 => Ok(()),
+        412 => failed(Class::Bug, Reason::WorkerBug, "WeChat's gateway refused the form of the request (HTTP 412).".to_owned(), false),
+        429 => failed(Class::Retry, Reason::GatewayError, "A gateway before WeChat asked to slow down (HTTP 429).".to_owned(), false),
+        // The gateway gave up waiting, or broke: what stands behind it may have done its work.
+        408 | 500..=599 => failed(Class::Retry, Reason::GatewayError, format!("A gateway before WeChat failed (HTTP {status})."), true),
+        // Never followed: the token would leave for somebody else's host.
+        _ => failed(
+            Class::Account { probe: Duration::ZERO },
+            Reason::Misconfigured,
+            format!("HTTP {status} is not WeChat's answer; check `wechat.base_url` and any proxy."),
+            false,
+        ),
+    }
+}
+
+/// Reads the body of an answer, whatever its Content-Type says.
+pub fn parse(endpoint: Endpoint, bytes: &[u8]) -> Result<WeChatAnswer, AttemptFailure> {
+    let malformed = |detail: &str| AttemptFailure {
+        class: Class::Retry,
+        failure: Failure::new(Reason::MalformedAnswer, detail),
+        answer_lost: endpoint.changes(),
+    };
+    let mut body: Value =
+        serde_json::from_slice(bytes).map_err(|_| malformed("The answer is not JSON; a gateway or proxy may have answered."))?;
+    let errcode = match body.get("errcode") {
+        Some(Value::Number(number)) => number.as_i64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        // A token answer says nothing of success but the token.
+        None if endpoint == Endpoint::Token && body.get("access_token").is_some() => Some(0),
+        _ => None,
+    };
+    let errcode = errcode.ok_or_else(|| malformed("The answer has no errcode; a gateway or proxy may have answered."))?;
+    let errmsg = match body.get_mut("errmsg").map(Value::take) {
+        Some(Value::String(text)) => text,
+        _ => String::new(),
+    };
+    Ok(WeChatAnswer { errcode, errmsg, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errcode_is_read_as_number_and_as_text() {
+        assert_eq!(parse(Endpoint::Add, br#"{"errcode":65406,"errmsg":"exists rid: a-b-c"}"#).unwrap().errcode, 65406);
+        assert_eq!(parse(Endpoint::Add, br#"{"errcode":"-1"}"#).unwrap().errcode, -1);
+        assert_eq!(parse(Endpoint::Token, br#"{"access_token":"T","expires_in":7200}"#).unwrap().errcode, 0);
+    }
+
+    #[test]
+    fn what_is_not_wechats_json_may_hide_a_change() {
+        for body in [&b""[..], b"<html>", b"[]", b"{}", br#"{"errcode":null}"#, br#"{"errcode":1.5}"#] {
+            let failure = parse(Endpoint::Add, body).unwrap_err();
+            assert_eq!((failure.class, failure.failure.reason, failure.answer_lost), (Class::Retry, Reason::MalformedAnswer, true));
+        }
+        assert!(!parse(Endpoint::Token, b"<html>").unwrap_err().answer_lost);
+    }
+
+    #[test]
+    fn http_statuses_have_their_classes() {
+        let class = |status| check_status(Endpoint::Delete, status).unwrap_err();
+        assert!(check_status(Endpoint::Add, 200).is_ok());
+        for status in [408, 500, 502, 503, 504] {
+            assert_eq!((class(status).class, class(status).answer_lost), (Class::Retry, true));
+        }
+        assert_eq!((class(429).class, class(429).answer_lost), (Class::Retry, false));
+        assert_eq!(class(412).class, Class::Bug);
+        for status in [204, 301, 302, 307, 400, 401, 403, 404] {
+            assert_eq!(class(status).class, Class::Account { probe: Duration::ZERO });
+        }
+    }
+}

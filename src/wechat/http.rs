@@ -1,0 +1,148 @@
+//! Sends requests to WeChat's hosts and classifies what goes wrong on the way. No URL leaves here: the token is in it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::{RequestBuilder, Response, header, redirect};
+use serde::Serialize;
+
+use super::answer::{self, Endpoint, WeChatAnswer};
+use crate::outcome::{AttemptFailure, Class, Failure, Reason};
+
+/// WeChat closes idle connections after a minute or so; we close them before, since a reset looks like a lost answer.
+const IDLE: Duration = Duration::from_secs(20);
+/// No answer of WeChat's is nearly as long.
+const LONGEST_ANSWER: usize = 1024 * 1024;
+
+/// The client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client can't be made (are the system's certificates there? package ca-certificates): {0}")]
+pub struct BuildError(#[from] reqwest::Error);
+
+/// An HTTP client for all hosts of the API.
+pub struct Http {
+    client: reqwest::Client,
+    base_urls: Vec<String>,
+    /// The host in use: the first, until it can't be reached.
+    current: AtomicUsize,
+}
+
+impl Http {
+    pub fn new(base_urls: Vec<String>, timeout: Duration) -> Result<Self, BuildError> {
+        let client = reqwest::Client::builder()
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            .pool_idle_timeout(IDLE)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("kf-worker/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, base_urls, current: AtomicUsize::new(0) })
+    }
+
+    /// Posts JSON. The body is sent as one piece with its length, since WeChat's gateway refuses chunks.
+    pub async fn post(
+        &self,
+        endpoint: Endpoint,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<WeChatAnswer, AttemptFailure> {
+        // Every body of ours is a struct of strings and booleans; serde_json writes UTF-8 as it is, which WeChat wants.
+        let bytes = serde_json::to_vec(body).unwrap_or_default();
+        let request = |url: String| self.client.post(url).header(header::CONTENT_TYPE, "application/json").body(bytes);
+        self.send(endpoint, path, query, request).await
+    }
+
+    pub async fn get(&self, endpoint: Endpoint, path: &str, query: &[(&str, &str)]) -> Result<WeChatAnswer, AttemptFailure> {
+        self.send(endpoint, path, query, |url| self.client.get(url)).await
+    }
+
+    async fn send(
+        &self,
+        endpoint: Endpoint,
+        path: &str,
+        query: &[(&str, &str)],
+        request: impl FnOnce(String) -> RequestBuilder,
+    ) -> Result<WeChatAnswer, AttemptFailure> {
+        let host = self.current.load(Ordering::Relaxed);
+        let base_url = self.base_urls.get(host % self.base_urls.len().max(1)).map_or("", String::as_str);
+        let answer = self.exchange(endpoint, request(address(base_url, path, query))).await;
+        if answer
+            .as_ref()
+            .is_err_and(|failure| matches!(failure.failure.reason, Reason::Unreachable | Reason::AnswerLost | Reason::GatewayError))
+        {
+            // Whoever fails first moves on; the others find it moved.
+            let _ = self.current.compare_exchange(host, host + 1, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn exchange(&self, endpoint: Endpoint, request: RequestBuilder) -> Result<WeChatAnswer, AttemptFailure> {
+        let response = request.send().await.map_err(|error| transport_failure(endpoint, &error))?;
+        answer::check_status(endpoint, response.status().as_u16())?;
+        let bytes = read(response).await.map_err(|error| transport_failure(endpoint, &error))?;
+        answer::parse(endpoint, &bytes)
+    }
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LONGEST_ANSWER {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+fn address(base_url: &str, path: &str, query: &[(&str, &str)]) -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    let mut url = format!("{}{path}", base_url.trim_end_matches('/'));
+    for (index, (name, value)) in query.iter().enumerate() {
+        url.push(if index == 0 { '?' } else { '&' });
+        url.push_str(name);
+        url.push('=');
+        url.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
+    }
+    url
+}
+
+/// What broke between us and WeChat, told without the URL that the error carries.
+fn transport_failure(endpoint: Endpoint, error: &reqwest::Error) -> AttemptFailure {
+    let (reason, detail, answer_lost) = if error.is_builder() {
+        return AttemptFailure {
+            class: Class::Bug,
+            failure: Failure::new(Reason::WorkerBug, "The request could not be made; check `wechat.base_url`."),
+            answer_lost: false,
+        };
+    } else if error.is_connect() {
+        (Reason::Unreachable, format!("WeChat could not be reached: {}.", root_cause(error)), false)
+    } else if error.is_timeout() {
+        (Reason::AnswerLost, "WeChat did not answer within `wechat.request_timeout`.".to_owned(), true)
+    } else {
+        (Reason::AnswerLost, format!("The connection to WeChat broke before its answer was read: {}.", root_cause(error)), true)
+    };
+    let changes = !matches!(endpoint, Endpoint::Token);
+    AttemptFailure { class: Class::Retry, failure: Failure::new(reason, detail), answer_lost: answer_lost && changes }
+}
+
+/// The innermost error: the system's own words (refused, reset, unknown host), without the address.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    if std::ptr::addr_eq(cause, error as &dyn std::error::Error) { "no further cause is known".to_owned() } else { cause.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_escapes_what_it_carries() {
+        let url = address("http://127.0.0.1:1/", "/cgi-bin/token", &[("appid", "wx"), ("secret", "a&b=c 客")]);
+        assert_eq!(url, "http://127.0.0.1:1/cgi-bin/token?appid=wx&secret=a%26b%3Dc%20%E5%AE%A2");
+    }
+}

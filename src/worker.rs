@@ -1,0 +1,236 @@
+//! The story: take deliveries, carry each command to its one outcome, and be done with it in one place.
+//!
+//! delivery → publisher allowed? → decode → accept in the ledger → lane of its account → claim → call with retry →
+//! record → publish, confirmed → acknowledge. A delivery that is not acknowledged comes again: that is the outbox.
+
+mod attempt;
+mod settle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accounts::OfficialAccounts;
+use crate::authorisation::Rules;
+use crate::broker::{Deliveries, Delivery, Session};
+use crate::command::{Command, Decoded, decode};
+use crate::lanes::{Lanes, Turn};
+use crate::ledger::{Acceptance, Arrival, Arrived, Ledger, LedgerError, Position, Ticket};
+use crate::metrics::{Metrics, observe};
+use crate::outcome::Reason;
+use crate::readiness::Readiness;
+use crate::retry;
+use crate::wechat::WeChat;
+use attempt::Hold;
+use settle::Fate;
+
+/// How much the worker does at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Calls in flight at WeChat at most.
+    pub concurrency: usize,
+    /// How long shutting down waits for what is in flight.
+    pub drain: Duration,
+    /// How long one request to WeChat may take.
+    pub request_timeout: Duration,
+}
+
+/// Everything that carrying out commands needs. It outlives the sessions with the broker.
+pub struct Worker {
+    pub settings: Settings,
+    pub retry: retry::Settings,
+    pub rules: Rules,
+    pub ledger: Ledger,
+    pub wechat: WeChat,
+    pub accounts: OfficialAccounts,
+    pub metrics: Arc<Metrics>,
+    pub readiness: Arc<Readiness>,
+    /// Commands by account: one at a time, lowest position first.
+    pub lanes: Arc<Lanes<String, Position, Job>>,
+    /// One permit for each call in flight.
+    pub calls: Semaphore,
+    /// Everything that works on a delivery.
+    pub tasks: TaskTracker,
+    /// Cancelled when the worker shuts down: waits end, calls in flight do not.
+    pub draining: CancellationToken,
+    /// Cancelled when the drain time is over: everything ends.
+    pub aborted: CancellationToken,
+}
+
+/// An unfinished command in hand, with the delivery that brought it.
+pub struct Job {
+    delivery: Delivery,
+    command: Arc<Command>,
+    ticket: Ticket,
+    /// When the delivery was taken: it is held for `retry.max_in_process` at most.
+    taken_at: Instant,
+    /// What it waits for before its next attempt.
+    hold: Option<Hold>,
+    /// Failed attempts in this process, token fetches included.
+    tries: u32,
+    /// The token was refused in the attempt just before.
+    token_refused: bool,
+    /// What it waits for, and since when.
+    trouble: Option<(Reason, Timestamp)>,
+}
+
+/// Deliveries accepted in one transaction at most.
+const BATCH: usize = 256;
+
+impl Worker {
+    /// Takes deliveries until the session is lost or the worker shuts down.
+    pub async fn serve(self: &Arc<Self>, session: &Session, mut deliveries: Deliveries) {
+        loop {
+            let taken = tokio::select! {
+                taken = deliveries.next(BATCH) => taken,
+                () = self.draining.cancelled() => None,
+            };
+            let Some(taken) = taken else { return };
+            if let Err(error) = self.take(taken).await {
+                self.ledger_failed(session, &error);
+                return;
+            }
+        }
+    }
+
+    /// Ends what is in flight, within the drain time.
+    pub async fn drain(&self) {
+        self.draining.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.settings.drain, self.tasks.wait()).await.is_err() {
+            tracing::warn!(unfinished = self.tasks.len(), "the drain time is over; what is unfinished comes back at the next start");
+            self.aborted.cancel();
+            self.tasks.wait().await;
+        }
+    }
+
+    /// Sorts deliveries, accepts what can be accepted in one transaction, and sends each on its way.
+    async fn take(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Result<(), LedgerError> {
+        let received_at = Timestamp::now();
+        let taken_at = Instant::now();
+        let mut arrived = Vec::with_capacity(deliveries.len());
+        let mut arrivals = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            self.metrics.commands_received.inc();
+            self.metrics.commands_redelivered.inc_by(delivery.redelivered.into());
+            match self.sort(&delivery) {
+                Sorted::Arrived(message) => {
+                    arrivals.push(Arrival { message: message.clone(), received_at, put_off_copy: delivery.is_put_off_copy() });
+                    arrived.push((delivery, message));
+                }
+                Sorted::Ends(fate) => self.settle_soon(delivery, fate, taken_at),
+            }
+        }
+        if arrivals.is_empty() {
+            return Ok(());
+        }
+        let acceptances = self.ledger.accept(arrivals).await?;
+        observe(&self.metrics.ledger_seconds, taken_at.elapsed());
+        for ((delivery, message), acceptance) in arrived.into_iter().zip(acceptances) {
+            match self.follow(message, acceptance, received_at) {
+                Way::Lane(command, ticket) => self.enqueue(Job::new(delivery, command, ticket, taken_at)),
+                Way::Ends(fate) => self.settle_soon(delivery, fate, taken_at),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where an accepted message goes.
+    fn follow(&self, message: Arrived, acceptance: Acceptance, received_at: Timestamp) -> Way {
+        match (acceptance, message) {
+            (Acceptance::Unfinished(ticket), Arrived::Command(command)) => Way::Lane(command, ticket),
+            // Only commands wait: what is refused is finished as it is accepted.
+            (Acceptance::Unfinished(_), Arrived::Refused(_)) => Way::Ends(Fate::GivenBack),
+            (Acceptance::Decided(finished), _) => {
+                self.metrics.finished(&finished.conclusion);
+                Way::Ends(Fate::Concluded(finished))
+            }
+            (Acceptance::Repeat(finished), _) => {
+                self.metrics.repeats.inc();
+                Way::Ends(Fate::Concluded(finished))
+            }
+            (Acceptance::Conflict, message) => Way::Ends(settle::reused(&message, received_at)),
+            (Acceptance::LedgerLost, _) => Way::Ends(settle::ledger_lost()),
+        }
+    }
+
+    /// Who sent it comes first, then what it says. A put-off copy is authorised by its ledger entry.
+    fn sort(&self, delivery: &Delivery) -> Sorted {
+        let user = delivery.message.user_id.as_deref();
+        let copy = delivery.is_put_off_copy();
+        if !copy && let Err(failure) = self.rules.check_sender(user) {
+            return Sorted::Ends(settle::not_authorised(&delivery.message, None, failure));
+        }
+        match decode(&delivery.message) {
+            Decoded::Unreadable(failure) => Sorted::Ends(Fate::DeadLettered(failure)),
+            Decoded::Refused(_) if copy => Sorted::Ends(settle::ledger_lost()),
+            Decoded::Refused(refused) => Sorted::Arrived(Arrived::Refused(Arc::new(refused))),
+            Decoded::Command(command) => match self.rules.check_command(user, &command) {
+                Err(failure) if !copy => Sorted::Ends(settle::not_authorised(&delivery.message, Some(&command), failure)),
+                _ => Sorted::Arrived(Arrived::Command(Arc::new(command))),
+            },
+        }
+    }
+
+    /// Puts a job into the lane of its account; where nobody works on that lane, somebody starts.
+    fn enqueue(self: &Arc<Self>, job: Job) {
+        let key = job.command.account.as_str().to_owned();
+        if let Some(turn) = self.lanes.push(&key, job.ticket.position, job) {
+            let worker = Arc::clone(self);
+            self.tasks.spawn(async move { worker.work_on(turn).await });
+        }
+    }
+
+    /// Carries out the commands of one account, one after the other, until there are no more.
+    async fn work_on(self: Arc<Self>, turn: Turn<String, Position, Job>) {
+        while let Some(job) = turn.next() {
+            let carried = self.carry_on(job, &turn);
+            tokio::select! {
+                () = carried => {}
+                () = self.aborted.cancelled() => return,
+            }
+        }
+    }
+
+    /// Brings one command a step further: to its end, or back into its lane since something older may have come.
+    async fn carry_on(&self, mut job: Job, turn: &Turn<String, Position, Job>) {
+        let (taken_at, position) = (job.taken_at, job.ticket.position);
+        match self.step(&mut job, turn).await {
+            Ok(Some(fate)) => self.settle(job.delivery, fate, taken_at).await,
+            Ok(None) => turn.put_back(position, job),
+            Err(error) => self.ledger_failed(job.delivery.session(), &error),
+        }
+    }
+
+    /// Nothing is carried out that can't be recorded: the session ends, and with it what it has delivered.
+    fn ledger_failed(&self, session: &Session, error: &LedgerError) {
+        self.readiness.ledger_trouble(Some(error.to_string()));
+        if !session.is_lost() {
+            tracing::error!(%error, "the ledger has failed; no commands are taken until it works again");
+            session.give_up("the ledger has failed");
+        }
+    }
+}
+
+/// What sorting a delivery came to.
+enum Sorted {
+    Arrived(Arrived),
+    Ends(Fate),
+}
+
+/// Where an accepted message goes.
+enum Way {
+    Lane(Arc<Command>, Ticket),
+    Ends(Fate),
+}
+
+impl Job {
+    fn new(delivery: Delivery, command: Arc<Command>, ticket: Ticket, taken_at: Instant) -> Self {
+        Self { delivery, command, ticket, taken_at, hold: None, tries: 0, token_refused: false, trouble: None }
+    }
+}

@@ -1,0 +1,170 @@
+//! The one place where a delivery ends: everything that is owed for it is published and confirmed, then it is acknowledged.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Worker;
+use crate::broker::{Delivery, PublishError};
+use crate::command::{Command, Given, Message};
+use crate::event::{Conclusion, History, Identity, conclude};
+use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
+use crate::metrics::observe;
+use crate::outcome::{Failure, Outcome, Reason};
+
+/// What becomes of a delivery.
+pub enum Fate {
+    /// Its command has an outcome in the ledger: it is published, a dead letter too where one is owed.
+    Concluded(Finished),
+    /// It is answered, but nothing is remembered: its id belongs to another command.
+    Answered(Box<Conclusion>),
+    /// Its sender may not order it: a dead letter, and an answer to the sender alone.
+    NotAuthorised(Failure, Option<Box<Conclusion>>),
+    /// Nobody can be answered: a dead letter.
+    DeadLettered(Failure),
+    /// It waits for longer than a delivery is held: a copy goes through a deferred queue.
+    PutOff { position: Position, delay: String, waiting: Waiting },
+    /// It is not ours any more, or will not be for long: it is delivered again.
+    GivenBack,
+}
+
+/// Why a delivery could not be settled. It comes again.
+#[derive(Debug, thiserror::Error)]
+enum SettleError {
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("an event could not be written: {0}")]
+    Event(#[from] serde_json::Error),
+}
+
+impl Worker {
+    /// Settles a delivery that needs no lane.
+    pub(super) fn settle_soon(self: &Arc<Self>, delivery: Delivery, fate: Fate, taken_at: Instant) {
+        let worker = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = worker.settle(delivery, fate, taken_at) => {}
+                () = worker.aborted.cancelled() => {}
+            }
+        });
+    }
+
+    /// Publishes what is owed and acknowledges.
+    pub(super) async fn settle(&self, delivery: Delivery, fate: Fate, taken_at: Instant) {
+        if matches!(fate, Fate::GivenBack) || delivery.session().is_lost() {
+            return;
+        }
+        match self.publish_owed(&delivery, fate).await {
+            Ok(()) => {
+                delivery.acknowledge().await;
+                observe(&self.metrics.command_seconds, taken_at.elapsed());
+                self.metrics.last_finished.set(Timestamp::now().as_second());
+            }
+            Err(SettleError::Ledger(error)) => self.ledger_failed(delivery.session(), &error),
+            Err(error) => delivery.session().give_up(error.to_string()),
+        }
+    }
+
+    async fn publish_owed(&self, delivery: &Delivery, fate: Fate) -> Result<(), SettleError> {
+        match fate {
+            Fate::Concluded(finished) => self.publish_outcome(delivery, &finished).await,
+            Fate::Answered(conclusion) => {
+                log_outcome(&conclusion);
+                Ok(delivery.publish(&conclusion.event()?).await?)
+            }
+            Fate::NotAuthorised(failure, answer) => {
+                self.dead_letter(delivery, &random_id(), &failure).await?;
+                match answer {
+                    Some(conclusion) => Ok(delivery.reply(&conclusion.event()?).await?),
+                    None => Ok(()),
+                }
+            }
+            Fate::DeadLettered(failure) => self.dead_letter(delivery, &random_id(), &failure).await,
+            Fate::PutOff { position, delay, waiting } => self.put_off(delivery, position, &delay, waiting).await,
+            Fate::GivenBack => Ok(()),
+        }
+    }
+
+    async fn publish_outcome(&self, delivery: &Delivery, finished: &Finished) -> Result<(), SettleError> {
+        let conclusion = &finished.conclusion;
+        if finished.dead_letter_owed {
+            let generation = match conclusion.identity {
+                Identity::Generation(generation) => generation,
+                Identity::OtherContent(_) | Identity::NotAuthorised(_) => 0,
+            };
+            let failure = Failure::new(conclusion.reason.unwrap_or(Reason::WorkerBug), conclusion.detail.clone());
+            self.dead_letter(delivery, &format!("{}/dead/{generation}", conclusion.command_id), &failure).await?;
+            self.ledger.dead_lettered(finished.position).await?;
+        }
+        log_outcome(conclusion);
+        Ok(delivery.publish(&conclusion.event()?).await?)
+    }
+
+    async fn dead_letter(&self, delivery: &Delivery, dead_id: &str, failure: &Failure) -> Result<(), SettleError> {
+        delivery.dead_letter(dead_id, failure).await?;
+        self.metrics.dead_letter(failure.reason);
+        tracing::warn!(dead.id = dead_id, reason = %failure.reason, "a copy went to the dead letters");
+        Ok(())
+    }
+
+    /// The copy is confirmed, then the ledger is told, then the original is acknowledged. Where a newer command has
+    /// superseded this one meanwhile, that is told at once, and the copy will find it told.
+    async fn put_off(&self, delivery: &Delivery, position: Position, delay: &str, waiting: Waiting) -> Result<(), SettleError> {
+        let reason = waiting.reason;
+        delivery.put_off(delay, self.ledger.id()).await?;
+        let superseded = self.ledger.wait(position, waiting).await?;
+        self.metrics.put_off(reason);
+        tracing::info!(position = position.0, %reason, delay, "a command was put off");
+        match superseded {
+            Some(finished) => {
+                self.metrics.finished(&finished.conclusion);
+                self.publish_outcome(delivery, &finished).await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// One line for each outcome: ids and words, nobody's name.
+fn log_outcome(conclusion: &Conclusion) {
+    let action = conclusion.action.map(crate::outcome::Action::as_str);
+    let reason = conclusion.reason.map(Reason::as_str);
+    tracing::info!(command.id = conclusion.command_id, kf_account = conclusion.kf_account, action, status = %conclusion.status, reason, "outcome");
+}
+
+/// The answer to an id that was used before with other content: an event of its own, the first outcome stands.
+pub fn reused(message: &Arrived, received_at: Timestamp) -> Fate {
+    let (given, content) = match message {
+        Arrived::Command(command) => (&command.given, command.content),
+        Arrived::Refused(refused) => (&refused.given, refused.content),
+    };
+    let detail = "This command id was used before with other content; the first command stands. Send this one under an id of its own.";
+    let outcome = Outcome::Rejected(Failure::new(Reason::CommandIdReused, detail));
+    Fate::Answered(Box::new(answer(given, Identity::OtherContent(content), &outcome, received_at)))
+}
+
+/// A sender without the right to order this is answered at its `reply_to` alone, where it named itself at all.
+pub fn not_authorised(message: &Message, command: Option<&Command>, failure: Failure) -> Fate {
+    let outcome = Outcome::Rejected(failure.clone());
+    let given = command.map(|command| command.given.clone()).or_else(|| message.id_beside().map(Given::only_id));
+    let answer = given.map(|given| Box::new(answer(&given, Identity::NotAuthorised(message.fingerprint()), &outcome, Timestamp::now())));
+    Fate::NotAuthorised(failure, answer)
+}
+
+/// A put-off copy that this ledger does not know: nobody can tell what came after it.
+pub fn ledger_lost() -> Fate {
+    let detail = "It was put off by a worker with another ledger, so it is not known what came after it. See what the account should be, then send a new command.";
+    Fate::DeadLettered(Failure::new(Reason::LedgerLost, detail))
+}
+
+fn answer(given: &Given, identity: Identity, outcome: &Outcome, received_at: Timestamp) -> Conclusion {
+    conclude(given, identity, outcome, History { attempts: 0, received_at, finished_at: Timestamp::now() })
+}
+
+/// The id of a dead letter that belongs to no known command.
+fn random_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

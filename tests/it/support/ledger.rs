@@ -1,0 +1,53 @@
+//! The worker's own ledger file, seen from outside: what it says of a command, and a lock that stalls its next commit.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::eventually;
+
+/// The ledger file of a test's worker.
+pub struct Ledger {
+    path: PathBuf,
+}
+
+/// What the ledger says of one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub state: String,
+    pub attempts: i64,
+    pub position: i64,
+}
+
+/// The write lock of the ledger, until it is dropped: the worker's next commit waits, and fails after its 10 s.
+pub struct WriteLock(#[expect(dead_code, reason = "dropping the connection gives the lock back")] Connection);
+
+impl Ledger {
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Takes the write lock as another process would, after whatever the worker writes just now.
+    pub fn lock(&self) -> WriteLock {
+        let connection = Connection::open(&self.path).expect("the ledger opens");
+        connection.busy_timeout(Duration::from_secs(10)).expect("a time limit can be set");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("the write lock is to be had");
+        WriteLock(connection)
+    }
+
+    /// The entry of a command, where there is one.
+    pub fn entry(&self, command_id: &str) -> Option<Entry> {
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the ledger opens");
+        connection.busy_timeout(Duration::from_secs(10)).expect("a time limit can be set");
+        let sql = "SELECT state, attempts, position FROM command WHERE command_id = ?1";
+        let entry = |row: &rusqlite::Row<'_>| Ok(Entry { state: row.get(0)?, attempts: row.get(1)?, position: row.get(2)? });
+        connection.query_row(sql, [command_id], entry).optional().expect("the ledger can be read")
+    }
+
+    /// Waits until the ledger says that a command is in this state.
+    pub async fn until(&self, command_id: &str, state: &str) -> Entry {
+        let what = format!("the ledger says that {command_id} is {state}");
+        eventually(&what, async || self.entry(command_id).filter(|entry| entry.state == state)).await
+    }
+}

@@ -1,0 +1,149 @@
+//! One test's world: a prefix of its own at the broker, a scripted WeChat, a folder, and the workers it starts there.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::broker::{Broker, Inbox, Message, Received};
+use super::ledger::Ledger;
+use super::rabbitmq;
+use super::wechat::WeChat;
+use super::worker::{Settings, Worker, free_port};
+
+/// The delays of the deferred queues that a test's worker declares unless the test says otherwise.
+const DEFER: [&str; 2] = ["1s", "2s"];
+
+/// Everything a test needs besides a worker. Drop its workers first: they use what it cleans up.
+pub struct Stage {
+    pub broker: Broker,
+    pub events: Inbox,
+    pub wechat: WeChat,
+    folder: TempDir,
+    /// The delays for which deferred queues may have been declared.
+    deferred: Vec<String>,
+}
+
+impl Stage {
+    /// A world in which nothing has happened, and whose events are all read from here on.
+    pub async fn new() -> Self {
+        let broker = Broker::connect(format!("kft-{:08x}", rand::random::<u32>())).await;
+        let events = broker.events().await;
+        let wechat = WeChat::start(&["test", "other"]).await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { broker, events, wechat, folder, deferred: DEFER.map(str::to_owned).to_vec() }
+    }
+
+    /// The settings of a worker in this world: quick retries, and time enough for calls that a test holds.
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings
+            .set("amqp.url", rabbitmq::url())
+            .set("amqp.prefix", self.broker.prefix.as_str())
+            .set("wechat.base_url", self.wechat.base_url())
+            .set("wechat.request_timeout", "10s")
+            .set("retry.initial", "10ms")
+            .set("retry.max_interval", "100ms")
+            .set("retry.defer", json!(DEFER))
+            .set("ledger.url", format!("sqlite:{}", self.ledger_path().display()))
+            .set("admin.listen", format!("127.0.0.1:{}", free_port()));
+        for official in self.wechat.official_accounts() {
+            settings.official_accounts.push_str(&format!(
+                "[[official_account]]\nwechat_id = \"{}\"\napp_id = \"{}\"\napp_secret = \"{}\"\n\n",
+                official.wechat_id, official.app_id, official.app_secret
+            ));
+        }
+        settings
+    }
+
+    /// A worker with the usual settings, ready.
+    pub async fn worker(&mut self) -> Worker {
+        let settings = self.settings();
+        self.worker_with(&settings).await
+    }
+
+    /// A worker with settings of the test's own, ready.
+    pub async fn worker_with(&mut self, settings: &Settings) -> Worker {
+        let mut worker = self.spawn(settings);
+        worker.ready().await;
+        worker
+    }
+
+    /// A worker that may never get ready.
+    pub fn spawn(&mut self, settings: &Settings) -> Worker {
+        self.remember_deferred(settings);
+        Worker::spawn(self.folder.path(), settings)
+    }
+
+    /// A second worker, with a folder of its own for its configuration and log.
+    pub fn spawn_second(&mut self, settings: &Settings) -> Worker {
+        self.remember_deferred(settings);
+        let folder = self.folder.path().join("second");
+        std::fs::create_dir_all(&folder).expect("a folder for the second worker");
+        Worker::spawn(&folder, settings)
+    }
+
+    /// The ledger of this world's worker.
+    pub fn ledger(&self) -> Ledger {
+        Ledger::at(&self.ledger_path())
+    }
+
+    /// A path in this world's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Publishes a command as a producer does.
+    pub async fn send(&self, command: &Value) {
+        self.broker.publish(Message::json(command)).await;
+    }
+
+    /// Publishes a command and waits for its outcome.
+    pub async fn outcome(&mut self, command: &Value) -> Received {
+        self.send(command).await;
+        self.events.of(command["command_id"].as_str().expect("a command with an id")).await
+    }
+
+    /// Ends the worker in order and gives what nobody has read of its events: usually nothing. Whatever the test was
+    /// about, nothing may be left at the broker, and WeChat must not have seen two calls for one account at once.
+    pub async fn settle(&mut self, mut worker: Worker) -> Vec<Received> {
+        assert_eq!(worker.terminate().await, Some(0), "the worker ends in order");
+        assert_eq!(self.broker.ready("commands").await, Some(0), "every command is acknowledged");
+        for delay in self.deferred.clone() {
+            assert!(self.broker.ready(&format!("deferred.{delay}")).await.is_none_or(|count| count == 0), "nothing is put off");
+        }
+        assert_eq!(self.wechat.overlaps(), Vec::<String>::new(), "one call at a time for each account");
+        self.events.rest().await
+    }
+
+    fn ledger_path(&self) -> PathBuf {
+        self.path("ledger.db")
+    }
+
+    fn remember_deferred(&mut self, settings: &Settings) {
+        let delays = settings.get("retry.defer").and_then(Value::as_array).into_iter().flatten();
+        self.deferred.extend(delays.filter_map(Value::as_str).map(str::to_owned));
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.broker.remove_now(&self.deferred);
+    }
+}
+
+/// An `add` command.
+pub fn add(command_id: &str, account: &str, nickname: &str) -> Value {
+    json!({"command_id": command_id, "action": "add", "kf_account": account, "nickname": nickname})
+}
+
+/// A `delete` command.
+pub fn delete(command_id: &str, account: &str) -> Value {
+    json!({"command_id": command_id, "action": "delete", "kf_account": account})
+}
+
+/// A command with one more field, or with another value of a field.
+pub fn with(mut command: Value, field: &str, value: impl Into<Value>) -> Value {
+    command[field] = value.into();
+    command
+}

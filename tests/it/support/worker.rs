@@ -1,0 +1,209 @@
+//! The real binary as a process: configured, started, signalled, killed and asked over its admin port.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::{DEADLINE, eventually};
+
+/// The binary with nothing of this process's own settings in its environment.
+pub fn kf_worker() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kf-worker"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("KF_") || name == "RUST_LOG") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// A configuration file in the making: `section.key` and its value.
+#[derive(Clone, Default)]
+pub struct Settings {
+    keys: BTreeMap<String, Value>,
+    environment: BTreeMap<String, String>,
+    /// The `[[official_account]]` tables, as text.
+    pub official_accounts: String,
+}
+
+impl Settings {
+    /// Sets a key. Strings, numbers and lists of strings are spelled the same in TOML as in JSON.
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) -> &mut Self {
+        self.keys.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Sets a variable of the worker's environment.
+    pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A key as it was set.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key)
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let mut sections: BTreeMap<&str, String> = BTreeMap::new();
+        for (key, value) in &self.keys {
+            let (section, name) = key.split_once('.').expect("a key is `section.name`");
+            let lines = sections.entry(section).or_default();
+            lines.push_str(&format!("{name} = {value}\n"));
+        }
+        let sections = sections.iter().map(|(section, lines)| format!("[{section}]\n{lines}\n"));
+        sections.collect::<String>() + &self.official_accounts
+    }
+}
+
+/// A port on which nobody listens, below the range from which outgoing connections take theirs.
+pub fn free_port() -> u16 {
+    loop {
+        let port = 20_000 + rand::random::<u16>() % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// One worker: its configuration and log stay while its process comes and goes.
+pub struct Worker {
+    child: Child,
+    files: Files,
+    environment: BTreeMap<String, String>,
+    admin: SocketAddr,
+}
+
+impl Worker {
+    /// Starts a worker whose files are in `folder` and doesn't wait for it.
+    pub fn spawn(folder: &Path, settings: &Settings) -> Self {
+        let files = Files { config: folder.join("kf-worker.toml"), log: folder.join("kf-worker.log") };
+        std::fs::write(&files.config, settings.text()).expect("the configuration can be written");
+        let admin = settings.get("admin.listen").and_then(Value::as_str).expect("a test knows its admin port");
+        let admin = admin.parse().expect("the admin port is an address");
+        let environment = settings.environment.clone();
+        Self { child: files.start(&environment), files, environment, admin }
+    }
+
+    /// Waits until the worker says that it is ready.
+    pub async fn ready(&mut self) {
+        let (mut last, end) = (None, tokio::time::Instant::now() + DEADLINE);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process can be asked") {
+                panic!("the worker ended before it was ready: {status}");
+            }
+            match self.get("/readyz").await {
+                Some((200, _)) => return,
+                other => last = other.or(last),
+            }
+            assert!(tokio::time::Instant::now() < end, "the worker is not ready within {DEADLINE:?}; it says {last:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Starts the process again with the same configuration, after it has ended, and waits until it is ready.
+    pub async fn restart(&mut self) {
+        self.child = self.files.start(&self.environment);
+        self.ready().await;
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("the worker was running");
+    }
+
+    /// Sends a signal and doesn't wait.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the worker takes the signal");
+    }
+
+    /// SIGTERM, and waits for the exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.exit_code().await
+    }
+
+    /// Waits until the process ends by itself; `None` where a signal ended it.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let ended = timeout(DEADLINE, self.child.wait()).await;
+        let status: ExitStatus = ended.expect("the worker ends in time").expect("the process can be waited for");
+        status.code()
+    }
+
+    /// Whether the process that was started is still running.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the process can be asked").is_none()
+    }
+
+    /// What it has logged so far, in all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.files.log).expect("the log can be read")
+    }
+
+    /// Asks the admin port; `None` while nobody answers.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.admin).await.ok()?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
+        Some((status, body))
+    }
+
+    /// Waits until the worker is alive and not ready, and gives its reason.
+    pub async fn not_ready(&self) -> String {
+        eventually("the worker says that it is not ready", async || match self.get("/readyz").await {
+            Some((503, reason)) => Some(reason),
+            _ => None,
+        })
+        .await
+    }
+
+    fn pid(&self) -> Pid {
+        let id = self.child.id().expect("the worker is running");
+        i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id")
+    }
+}
+
+/// What stays of a worker on disk.
+struct Files {
+    config: PathBuf,
+    log: PathBuf,
+}
+
+impl Files {
+    /// Both streams go to one file: the worker has nothing to say on standard output.
+    fn start(&self, environment: &BTreeMap<String, String>) -> Child {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
+        let errors = log.try_clone().expect("the log opens twice");
+        let mut command = kf_worker();
+        command.arg("run").arg("--config").arg(&self.config).envs(environment).stdout(log).stderr(errors);
+        command.spawn().expect("the worker starts")
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Waiting can't be done here; `kill_on_drop` reaps what is killed now.
+        let _ = self.child.start_kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("--- the end of the worker's log ---\n{}\n---", tail.join("\n"));
+        }
+    }
+}
