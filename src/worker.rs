@@ -6,9 +6,11 @@
 mod attempt;
 mod settle;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -189,10 +191,15 @@ impl Worker {
     /// Carries out the commands of one account, one after the other, until there are no more.
     async fn work_on(self: Arc<Self>, turn: Turn<String, Position, Job>) {
         while let Some(job) = turn.next() {
-            let carried = self.carry_on(job, &turn);
+            let (session, position) = (job.delivery.session().clone(), job.ticket.position);
+            let carried = AssertUnwindSafe(self.carry_on(job, &turn)).catch_unwind();
             tokio::select! {
-                () = carried => {}
                 () = self.aborted.cancelled() => return,
+                carried = carried => if carried.is_err() {
+                    // A bug of ours. The lane goes on; the command comes back with the next session.
+                    tracing::error!(position = position.0, "carrying out a command has panicked");
+                    session.give_up("carrying out a command has panicked");
+                },
             }
         }
     }

@@ -167,3 +167,6 @@ pub enum OpenError {
     #[error("the ledger {path} can't be brought to this version's form: {source}")]
     Migration { path: PathBuf, source: rusqlite_migration::Error },
 }
+
+#[cfg(test)]
+mod tests;

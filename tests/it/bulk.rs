@@ -17,6 +17,7 @@ const REPEAT: usize = 20;
 /// The messages in the order of sending: adds and deletes in turn for each account, every twentieth one a repeat.
 fn messages() -> Vec<Value> {
     let mut messages: Vec<Value> = Vec::with_capacity(COMMANDS);
+    let mut commands = 0;
     for number in 0..COMMANDS {
         if number % REPEAT == REPEAT - 1 {
             // Now a recent one that may still be queued, now an old one that was finished long ago.
@@ -24,11 +25,12 @@ fn messages() -> Vec<Value> {
             messages.push(messages[number - back].clone());
             continue;
         }
-        let account = number % ACCOUNTS;
+        let (account, round) = (commands % ACCOUNTS, commands / ACCOUNTS);
+        commands += 1;
         let official = if account % 2 == 0 { "test" } else { "other" };
         let kf_account = format!("a{account}@{official}");
         let command_id = format!("c{number}");
-        messages.push(match (number / ACCOUNTS) % 2 {
+        messages.push(match round % 2 {
             0 => add(&command_id, &kf_account, "客服"),
             _ => delete(&command_id, &kf_account),
         });

@@ -114,7 +114,7 @@ async fn a_file_that_is_no_toml_is_told_by_its_line() {
     let output = run("[amqp]\nurl = \n", &["run"], &[]).await;
     let printed = printed(&output);
     assert_eq!(output.status.code(), Some(78), "{printed}");
-    assert!(printed.contains("line 2"), "{printed}");
+    assert!(printed.contains("kf-worker.toml:2:"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

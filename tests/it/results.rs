@@ -47,7 +47,7 @@ fn assert_shape(event: &Received, data: &[&str]) {
 
     let time = |value: &Value| value.as_str().expect("a time").parse::<Timestamp>().expect("RFC 3339");
     let (received, finished) = (time(&json["data"]["received_at"]), time(&json["data"]["finished_at"]));
-    assert!(received <= finished);
+    assert!(received <= finished, "{received} is later than {finished}");
     assert!(json["data"]["finished_at"].as_str().is_some_and(|text| text.ends_with('Z')), "UTC");
     assert_eq!(time(&json["time"]), finished);
     let second = i64::try_from(event.properties.timestamp().expect("a timestamp")).expect("a second");
@@ -267,8 +267,9 @@ async fn a_lost_answer_is_asked_for_again_and_its_effect_is_unknown() {
     let added = stage.outcome(&add("c1", "anna@test", "安娜")).await;
     added.assert_succeeded("unknown");
     assert_eq!(added.attempts(), 2);
+    stage.wechat.put("ben@test");
     stage.wechat.next(Endpoint::Delete, None, Answer::Lose);
-    let deleted = stage.outcome(&delete("c2", "anna@test")).await;
+    let deleted = stage.outcome(&delete("c2", "ben@test")).await;
     deleted.assert_succeeded("unknown");
     assert_eq!(deleted.attempts(), 2);
     assert_eq!(stage.settle(worker).await.len(), 0);

@@ -99,18 +99,20 @@ async fn serve(listener: TcpListener, broker: String, rules: watch::Sender<Rules
 async fn connection(client: TcpStream, server: TcpStream, rules: watch::Receiver<Rules>) {
     let mut cut = rules.clone();
     let generation = cut.borrow().generation;
+    // What was kept back must not slip through as the cut lifts the rules.
+    let lives = move |rules: &Rules| !rules.silent && rules.generation == generation;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = upstream(from_client, to_server, rules.clone()) => {}
-        () = downstream(from_server, to_client, rules) => {}
+        () = upstream(from_client, to_server, rules.clone(), lives) => {}
+        () = downstream(from_server, to_client, rules, lives) => {}
         // The sender lives as long as the proxy does.
         _ = cut.wait_for(|rules| rules.generation != generation) => {}
     }
 }
 
 /// Passes on what the worker sends, except while the rules keep it back.
-async fn upstream(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut rules: watch::Receiver<Rules>) {
+async fn upstream(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut rules: watch::Receiver<Rules>, lives: impl Fn(&Rules) -> bool) {
     let mut greeting = Vec::new();
     let mut role = None;
     let mut chunk = vec![0; 64 * 1024];
@@ -120,7 +122,7 @@ async fn upstream(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut rules: wa
             greeting.extend_from_slice(&chunk[..length]);
             role = role_in(&greeting);
         }
-        let passes = |rules: &Rules| !rules.silent && role.is_none_or(|role| !rules.withheld.contains(&role));
+        let passes = |rules: &Rules| lives(rules) && role.is_none_or(|role| !rules.withheld.contains(&role));
         if rules.wait_for(passes).await.is_err() || to.write_all(&chunk[..length]).await.is_err() {
             return;
         }
@@ -128,11 +130,11 @@ async fn upstream(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut rules: wa
 }
 
 /// Passes on what the broker sends, except in silence.
-async fn downstream(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut rules: watch::Receiver<Rules>) {
+async fn downstream(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut rules: watch::Receiver<Rules>, lives: impl Fn(&Rules) -> bool) {
     let mut chunk = vec![0; 64 * 1024];
     loop {
         let Ok(length @ 1..) = from.read(&mut chunk).await else { return };
-        if rules.wait_for(|rules| !rules.silent).await.is_err() || to.write_all(&chunk[..length]).await.is_err() {
+        if rules.wait_for(&lives).await.is_err() || to.write_all(&chunk[..length]).await.is_err() {
             return;
         }
     }

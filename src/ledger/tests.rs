@@ -1,0 +1,345 @@
+//! The ledger's contract, held against a real file: every promise once, also across a restart.
+
+use super::*;
+use crate::command::{Decoded, Message, decode};
+use crate::event::{History, Identity, conclude};
+use crate::outcome::{Effect, Outcome, Status};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A ledger in a folder of its own, which can be closed and opened again.
+struct Fixture {
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings { path: self.folder.path().join("ledger.db"), retention: DAY, patience: DAY }
+    }
+
+    fn open(&self) -> Ledger {
+        self.reopen(&self.settings())
+    }
+
+    /// Opens it as the next process would, once the last one has let go.
+    fn reopen(&self, settings: &Settings) -> Ledger {
+        loop {
+            match Ledger::open(settings) {
+                Ok(ledger) => return ledger,
+                Err(OpenError::InUse(_)) => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+fn message(body: &str) -> Message {
+    Message { body: body.as_bytes().to_vec(), ..Message::default() }
+}
+
+fn arrived(message: &Message) -> Arrived {
+    match decode(message) {
+        Decoded::Command(command) => Arrived::Command(Arc::new(command)),
+        Decoded::Refused(refused) => Arrived::Refused(Arc::new(refused)),
+        Decoded::Unreadable(failure) => panic!("{failure:?}"),
+    }
+}
+
+fn arrival(message: &Message) -> Arrival {
+    Arrival { message: arrived(message), received_at: Timestamp::now(), put_off_copy: false }
+}
+
+/// `+id` adds the account `a@test`, `-id` deletes it; `+id#7` with a revision.
+fn command(text: &str) -> Message {
+    let (sign, rest) = text.split_at(1);
+    let (id, revision) = rest.split_once('#').map_or((rest, String::new()), |(id, revision)| (id, format!(r#","revision":{revision}"#)));
+    let what = if sign == "+" { r#""action":"add","nickname":"n""# } else { r#""action":"delete""# };
+    message(&format!(r#"{{"command_id":"{id}",{what},"kf_account":"a@test"{revision}}}"#))
+}
+
+async fn accept(ledger: &Ledger, text: &str) -> Acceptance {
+    ledger.accept(vec![arrival(&command(text))]).await.unwrap().remove(0)
+}
+
+async fn ticket(ledger: &Ledger, text: &str) -> Ticket {
+    match accept(ledger, text).await {
+        Acceptance::Unfinished(ticket) => ticket,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+async fn finish(ledger: &Ledger, text: &str, ticket: Ticket, effect: Effect) -> Finished {
+    let Arrived::Command(command) = arrived(&command(text)) else { panic!("{text}") };
+    let history = History { attempts: 1, received_at: ticket.received_at, finished_at: Timestamp::UNIX_EPOCH };
+    let conclusion = conclude(&command.given, Identity::Generation(0), &Outcome::Succeeded(effect), history);
+    ledger.finish(ticket.position, conclusion, false).await.unwrap()
+}
+
+async fn begin(ledger: &Ledger, ticket: Ticket) -> Begun {
+    match ledger.begin(ticket.position).await.unwrap() {
+        Claim::Begun(begun) => begun,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn waiting(answer_lost: bool) -> Waiting {
+    Waiting { reason: Reason::SystemBusy, answer: Some(Answer { errcode: -1, errmsg: "busy".to_owned() }), answer_lost }
+}
+
+fn status(acceptance: &Acceptance) -> (Status, Option<Reason>) {
+    match acceptance {
+        Acceptance::Decided(finished) | Acceptance::Repeat(finished) => (finished.conclusion.status, finished.conclusion.reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn positions_follow_the_order_of_acceptance_and_stay() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let arrivals = ["+1", "-2", "+3"].map(|text| arrival(&command(text)));
+    let accepted = ledger.accept(arrivals.into()).await.unwrap();
+    let positions: Vec<Position> = accepted
+        .iter()
+        .map(|acceptance| match acceptance {
+            Acceptance::Unfinished(ticket) => ticket.position,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(positions.is_sorted());
+    drop(ledger);
+    let ledger = fixture.open();
+    assert_eq!(ticket(&ledger, "+3").await.position, positions[2]);
+    assert_eq!(ticket(&ledger, "+1").await.position, positions[0]);
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_byte_for_byte_also_after_a_restart() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let first = ticket(&ledger, "+1").await;
+    begin(&ledger, first).await;
+    let finished = finish(&ledger, "+1", first, Effect::Created).await;
+    drop(ledger);
+    let ledger = fixture.open();
+    let Acceptance::Repeat(repeat) = accept(&ledger, "+1").await else { panic!() };
+    assert_eq!(repeat.conclusion.data, finished.conclusion.data);
+    assert_eq!(repeat.conclusion.event().unwrap().body, finished.conclusion.event().unwrap().body);
+}
+
+#[tokio::test]
+async fn the_first_outcome_stands() {
+    let ledger = Fixture::new().open();
+    let first = ticket(&ledger, "+1").await;
+    finish(&ledger, "+1", first, Effect::Created).await;
+    let second = finish(&ledger, "+1", first, Effect::Unknown).await;
+    assert!(second.conclusion.data.contains("created"));
+}
+
+#[tokio::test]
+async fn an_id_with_other_content_changes_nothing() {
+    let ledger = Fixture::new().open();
+    ticket(&ledger, "+1").await;
+    assert!(matches!(accept(&ledger, "-1").await, Acceptance::Conflict));
+    ticket(&ledger, "+1").await;
+    let refused = message(r#"{"command_id":"r","action":"add"}"#);
+    let accepted = ledger.accept(vec![arrival(&refused), arrival(&refused), arrival(&command("+r"))]).await.unwrap();
+    assert!(matches!(accepted[..], [Acceptance::Decided(_), Acceptance::Repeat(_), Acceptance::Conflict]), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn one_account_begins_in_order_and_another_does_not_wait() {
+    let ledger = Fixture::new().open();
+    let (first, second) = (ticket(&ledger, "+1").await, ticket(&ledger, "-2").await);
+    assert!(matches!(ledger.begin(second.position).await.unwrap(), Claim::Behind));
+    let other = message(r#"{"command_id":"o","action":"delete","kf_account":"b@test"}"#);
+    let Acceptance::Unfinished(other) = ledger.accept(vec![arrival(&other)]).await.unwrap().remove(0) else { panic!() };
+    begin(&ledger, other).await;
+    begin(&ledger, first).await;
+    assert!(matches!(ledger.begin(second.position).await.unwrap(), Claim::Behind));
+    finish(&ledger, "+1", first, Effect::Created).await;
+    assert_eq!(begin(&ledger, second).await.attempts, 1);
+}
+
+#[tokio::test]
+async fn a_delete_supersedes_an_add_that_waits() {
+    let ledger = Fixture::new().open();
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    assert!(ledger.wait(add.position, waiting(false)).await.unwrap().is_none());
+    let delete = ticket(&ledger, "-2").await;
+    let superseded = ledger.check(add.position).await.unwrap().unwrap();
+    assert_eq!((superseded.conclusion.status, superseded.conclusion.reason), (Status::Superseded, Some(Reason::NewerCommand)));
+    assert!(superseded.conclusion.data.contains(r#""nickname":"n""#), "{}", superseded.conclusion.data);
+    assert!(superseded.conclusion.data.contains(r#""errcode":-1"#), "{}", superseded.conclusion.data);
+    assert_eq!(begin(&ledger, delete).await.attempts, 1);
+}
+
+#[tokio::test]
+async fn what_queued_behind_a_call_supersedes_it_once_it_waits_and_an_add_never_supersedes_a_delete() {
+    let ledger = Fixture::new().open();
+    let first = ticket(&ledger, "-1").await;
+    begin(&ledger, first).await;
+    let (second, third) = (ticket(&ledger, "+2").await, ticket(&ledger, "+3").await);
+    assert!(ledger.check(second.position).await.unwrap().is_none());
+    assert!(ledger.wait(first.position, waiting(false)).await.unwrap().is_none());
+    assert!(ledger.check(first.position).await.unwrap().is_none());
+    assert!(ledger.check(second.position).await.unwrap().is_some());
+    assert!(matches!(ledger.begin(third.position).await.unwrap(), Claim::Behind));
+}
+
+#[tokio::test]
+async fn a_call_of_a_worker_that_died_has_an_unknown_outcome_and_may_be_superseded() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    drop(ledger);
+    let ledger = fixture.open();
+    let again = begin(&ledger, ticket(&ledger, "+1").await).await;
+    assert_eq!((again.attempts, again.answer_lost_before), (2, true));
+    drop(ledger);
+    let ledger = fixture.open();
+    let delete = ticket(&ledger, "-2").await;
+    assert_eq!(status(&accept(&ledger, "+1").await), (Status::Superseded, Some(Reason::NewerCommand)));
+    assert!(begin(&ledger, delete).await.lost_add_at.is_some(), "the add may still land");
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_an_add_is_remembered_for_the_delete() {
+    let ledger = Fixture::new().open();
+    let add = ticket(&ledger, "+1").await;
+    let before = Timestamp::now();
+    begin(&ledger, add).await;
+    ledger.wait(add.position, waiting(true)).await.unwrap();
+    assert!(begin(&ledger, add).await.answer_lost_before);
+    finish(&ledger, "+1", add, Effect::Unknown).await;
+    let lost_at = begin(&ledger, ticket(&ledger, "-2").await).await.lost_add_at.unwrap();
+    assert!(lost_at.as_millisecond() >= before.as_millisecond());
+}
+
+#[tokio::test]
+async fn the_time_of_a_trouble_counts_from_when_it_began() {
+    let ledger = Fixture::new().open();
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    ledger.wait(add.position, waiting(false)).await.unwrap();
+    let (reason, since) = begin(&ledger, add).await.trouble.unwrap();
+    assert_eq!(reason, Reason::SystemBusy);
+    ledger.wait(add.position, waiting(false)).await.unwrap();
+    assert_eq!(begin(&ledger, add).await.trouble, Some((reason, since)));
+}
+
+#[tokio::test]
+async fn revisions_are_the_producers_order() {
+    let ledger = Fixture::new().open();
+    ticket(&ledger, "+1#5").await;
+    assert_eq!(status(&accept(&ledger, "-2#5").await), (Status::Superseded, Some(Reason::StaleRevision)));
+    assert_eq!(status(&accept(&ledger, "-3#4").await), (Status::Superseded, Some(Reason::StaleRevision)));
+    assert_eq!(status(&accept(&ledger, "+4").await), (Status::Rejected, Some(Reason::RevisionRequired)));
+    ticket(&ledger, "-5").await;
+    ticket(&ledger, "+6#6").await;
+    ticket(&ledger, "+1#5").await;
+    assert_eq!(status(&accept(&ledger, "+7#6").await).1, Some(Reason::StaleRevision));
+}
+
+#[tokio::test]
+async fn an_unseen_add_sent_before_the_last_delete_is_superseded() {
+    let ledger = Fixture::new().open();
+    let sent = |text: &str, timestamp: u64| Message { timestamp: Some(timestamp), ..command(text) };
+    let accepted = ledger
+        .accept(vec![
+            arrival(&sent("-1", 1_000)),
+            arrival(&sent("+2", 999)),
+            // The same second proves nothing, and what was sent after the delete is newer, however long both waited.
+            arrival(&sent("+3", 1_000)),
+            arrival(&sent("+4", 1_001)),
+            arrival(&command("+5")),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(status(&accepted[1]), (Status::Superseded, Some(Reason::SentBeforeDelete)));
+    for acceptance in &accepted[2..] {
+        assert!(matches!(acceptance, Acceptance::Unfinished(_)), "{acceptance:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_put_off_copy_that_is_not_known_is_lost() {
+    let ledger = Fixture::new().open();
+    let copy = |text: &str| Arrival { put_off_copy: true, ..arrival(&command(text)) };
+    assert!(matches!(ledger.accept(vec![copy("+1")]).await.unwrap()[0], Acceptance::LedgerLost));
+    ticket(&ledger, "+1").await;
+    assert!(matches!(ledger.accept(vec![copy("+1")]).await.unwrap()[0], Acceptance::Unfinished(_)));
+    assert!(matches!(ledger.accept(vec![copy("-1")]).await.unwrap()[0], Acceptance::LedgerLost), "other content is no copy");
+}
+
+#[tokio::test]
+async fn a_command_whose_message_is_lost_holds_nobody_up() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    ticket(&ledger, "+1").await;
+    drop(ledger);
+    let ledger = fixture.reopen(&Settings { patience: Duration::from_millis(1), ..fixture.settings() });
+    let Acceptance::Unfinished(second) = accept(&ledger, "-2").await else { panic!() };
+    // The second command, just accepted, is seen within any patience; the first one falls out of it as time goes by.
+    while matches!(ledger.begin(second.position).await.unwrap(), Claim::Behind) {}
+}
+
+#[tokio::test]
+async fn what_is_past_its_retention_is_forgotten_but_not_the_accounts_latest_state() {
+    let fixture = Fixture::new();
+    let ledger = fixture.reopen(&Settings { retention: Duration::from_millis(1), ..fixture.settings() });
+    let first = ticket(&ledger, "+1#3").await;
+    let kept = ticket(&ledger, "+2#4").await;
+    finish(&ledger, "+1#3", first, Effect::Created).await;
+    assert_eq!(ledger.prune().await.unwrap(), 1);
+    assert_eq!(ledger.prune().await.unwrap(), 0);
+    assert_eq!(ticket(&ledger, "+2#4").await.position, kept.position);
+    assert_eq!(status(&accept(&ledger, "+1#3").await), (Status::Superseded, Some(Reason::StaleRevision)));
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_and_a_reader_is_not() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    assert!(matches!(Ledger::open(&fixture.settings()), Err(OpenError::InUse(_))));
+    let first = ticket(&ledger, "+1").await;
+    let reader = Reader::open(&fixture.settings().path).unwrap();
+    assert!(matches!(reader.find("1").unwrap(), Lookup::Unfinished));
+    assert!(matches!(reader.find("2").unwrap(), Lookup::Unknown));
+    finish(&ledger, "+1", first, Effect::Created).await;
+    let Lookup::Finished(found) = reader.find("1").unwrap() else { panic!() };
+    assert_eq!(found.conclusion.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_ledger_is_refused() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.settings().path, "this is no database, and long enough to be looked at as one".repeat(20)).unwrap();
+    assert!(matches!(Ledger::open(&fixture.settings()), Err(OpenError::Database { .. })));
+    let nowhere = Settings { path: fixture.folder.path().join("no/such/folder/ledger.db"), ..fixture.settings() };
+    assert!(matches!(Ledger::open(&nowhere), Err(OpenError::File { .. })));
+}
+
+#[tokio::test]
+async fn the_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    ticket(&ledger, "+1").await;
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let mode = std::fs::metadata(fixture.folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name} {mode:o}");
+    }
+}
+
+#[test]
+fn sqlite_is_one_without_the_wal_reset_bug() {
+    // 3.7.0 to 3.51.2 can damage a WAL database when a second connection writes during a checkpoint.
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}
