@@ -277,4 +277,14 @@ mod tests {
         }
         assert_eq!(Reason::from_word("no_such_word"), None);
     }
+
+    #[test]
+    fn every_reason_is_explained_in_its_reference_and_no_other() {
+        let page = include_str!("../docs/reasons.md");
+        let mut explained: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let mut words: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        explained.sort_unstable();
+        words.sort_unstable();
+        assert_eq!(explained, words);
+    }
 }
