@@ -42,17 +42,18 @@ ours() { grep -lzxF "HOME=$dir" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3; 
 
 stop_all() {
     trap '' TERM INT HUP
+    # The shell would tell of every job that is killed here.
+    exec 2>/dev/null
     # Only data that is kept is worth an orderly stop; durable data survives either way.
-    if [ $keep = yes ] && [ $ready = yes ] && kill -TERM "$node" 2>/dev/null; then
-        for _ in {1..100}; do kill -0 "$node" 2>/dev/null && sleep 0.1; done
+    if [ $keep = yes ] && [ $ready = yes ] && kill -TERM "$node"; then
+        for _ in {1..100}; do kill -0 "$node" && sleep 0.1; done
     fi
     local pids
-    while pids=$(ours) && [ -n "$pids" ]; do
-        kill -KILL $pids 2>/dev/null
+    while pids=$(ours); [ -n "$pids" ]; do
+        kill -KILL $pids
         sleep 0.02
     done
-    [ -n "$watcher" ] && kill -KILL "$watcher" 2>/dev/null
-    wait 2>/dev/null
+    [ -n "$watcher" ] && kill -KILL "$watcher"
     if [ $keep = yes ]; then rm -f "$dir/rabbitmq.pid"; else rm -rf "$dir"; fi
 }
 trap stop_all EXIT

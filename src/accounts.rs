@@ -20,8 +20,8 @@ pub struct OfficialAccounts {
 #[derive(Default)]
 pub struct OfficialAccount {
     state: Mutex<State>,
-    /// Woken when a delete has made room among the 100.
-    room: Notify,
+    /// Told when a delete has made room among the 100, and when a pause has ended.
+    news: Notify,
 }
 
 #[derive(Default)]
@@ -52,16 +52,30 @@ impl OfficialAccounts {
 impl OfficialAccount {
     /// The pause that holds this action back now.
     pub fn paused(&self, action: Action) -> Option<Pause> {
-        let now = Instant::now();
-        let state = self.locked();
-        let pauses = [Scope::OfficialAccount, Scope::Action(action)].map(|scope| state.paused[slot(scope)].as_ref());
-        pauses.into_iter().flatten().filter(|pause| pause.until > now).max_by_key(|pause| pause.until).cloned()
+        self.locked().pause_of(action)
     }
 
-    /// Holds back what belongs to the scope. Answers whether it was not held back before.
+    /// Lets a call through where nothing holds it back. After a pause only one call goes: the pause begins again for
+    /// the others, until that one has ended it or the time of a probe is over.
+    ///
+    /// # Errors
+    /// The pause that holds it back.
+    pub fn enter(&self, action: Action, probe: Duration) -> Result<(), Pause> {
+        let mut state = self.locked();
+        if let Some(pause) = state.pause_of(action) {
+            return Err(pause);
+        }
+        for scope in scopes_of(action) {
+            if let Some(pause) = &mut state.paused[slot(scope)] {
+                pause.until = Instant::now() + probe;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds back what belongs to the scope. Answers whether it was not held back for that reason before.
     pub fn pause(&self, scope: Scope, wait: Duration, failure: &Failure) -> bool {
-        let now = Instant::now();
-        let pause = Pause { until: now + wait, failure: failure.clone() };
+        let pause = Pause { until: Instant::now() + wait, failure: failure.clone() };
         let before = self.locked().paused[slot(scope)].replace(pause);
         before.is_none_or(|before| before.failure.reason != failure.reason)
     }
@@ -70,8 +84,11 @@ impl OfficialAccount {
     pub fn resume(&self, action: Action) -> bool {
         let mut state = self.locked();
         state.malformed = None;
-        let pauses = [Scope::OfficialAccount, Scope::Action(action)].map(|scope| state.paused[slot(scope)].take());
-        pauses.into_iter().flatten().count() > 0
+        let resumed = scopes_of(action).into_iter().filter_map(|scope| state.paused[slot(scope)].take()).count() > 0;
+        if resumed {
+            self.news.notify_waiters();
+        }
+        resumed
     }
 
     /// WeChat called a command's request malformed. Answers whether it is the second in a row, of another command:
@@ -82,17 +99,30 @@ impl OfficialAccount {
 
     /// A delete has succeeded: adds that wait for room may try.
     pub fn made_room(&self) {
-        self.room.notify_waiters();
+        self.news.notify_waiters();
     }
 
-    /// Ends when room was made after this was called.
-    pub fn room(&self) -> Notified<'_> {
-        self.room.notified()
+    /// Ends when room was made, or a pause has ended, after this was called.
+    pub fn news(&self) -> Notified<'_> {
+        self.news.notified()
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    /// The longest of the pauses that hold this action back now.
+    fn pause_of(&self, action: Action) -> Option<Pause> {
+        let now = Instant::now();
+        let pauses = scopes_of(action).into_iter().filter_map(|scope| self.paused[slot(scope)].as_ref());
+        pauses.filter(|pause| pause.until > now).max_by_key(|pause| pause.until).cloned()
+    }
+}
+
+fn scopes_of(action: Action) -> [Scope; 2] {
+    [Scope::OfficialAccount, Scope::Action(action)]
 }
 
 fn slot(scope: Scope) -> usize {
@@ -132,6 +162,23 @@ mod tests {
         assert!(account.resume(Action::Delete));
         assert!(account.paused(Action::Delete).is_none());
         assert!(account.paused(Action::Add).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_one_call_goes_and_the_others_wait_for_how_it_ends() {
+        let account = OfficialAccount::default();
+        let second = Duration::from_secs(1);
+        assert!(account.enter(Action::Add, second).is_ok() && account.enter(Action::Add, second).is_ok(), "without a pause all go");
+        account.pause(Scope::OfficialAccount, 60 * second, &failure());
+        assert!(account.enter(Action::Delete, second).is_err());
+        tokio::time::advance(60 * second).await;
+        assert!(account.enter(Action::Add, second).is_ok());
+        assert!(account.enter(Action::Add, second).is_err());
+        let mut news = std::pin::pin!(account.news());
+        news.as_mut().enable();
+        assert!(account.resume(Action::Add));
+        news.await;
+        assert!(account.enter(Action::Delete, second).is_ok() && account.enter(Action::Delete, second).is_ok());
     }
 
     #[test]

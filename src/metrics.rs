@@ -24,9 +24,9 @@ pub struct Metrics {
     wechat_call_seconds: HistogramVec,
     pub command_seconds: Histogram,
     token_fetches: IntCounterVec,
-    pub calls_in_flight: IntGauge,
+    calls_in_flight: IntGauge,
     pub calls_limit: IntGauge,
-    pub commands_held: IntGauge,
+    commands_held: IntGauge,
     pub broker_connected: IntGauge,
     pub broker_blocked: IntGauge,
     pub broker_sessions: IntCounter,
@@ -133,9 +133,15 @@ impl Metrics {
         self.results.with_label_values(&[action, conclusion.status.as_str(), reason]).inc();
     }
 
-    /// A call to WeChat begins.
-    pub fn attempt(&self, action: Action) {
+    /// A call to WeChat begins; it is in flight until the answer is dropped, also where it is given up.
+    pub fn attempt(&self, action: Action) -> Counted {
         self.attempts.with_label_values(&[action.as_str()]).inc();
+        Counted::new(&self.calls_in_flight)
+    }
+
+    /// A message was taken; it is held until the answer is dropped.
+    pub fn hold(&self) -> Counted {
+        Counted::new(&self.commands_held)
     }
 
     /// A command has to wait.
@@ -190,6 +196,22 @@ impl Metrics {
 
     /// The content type of [`Metrics::text`].
     pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+}
+
+/// Something that is under way, and counted as such until it is dropped.
+pub struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Observes how long something took.

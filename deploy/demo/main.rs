@@ -28,15 +28,15 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let shown = tokio::select! {
-        shown = show(&mut stage) => shown,
-        stopped = told_to_stop() => Err(stopped.err().unwrap_or_else(|| "stopped before the end of the story".into())),
+    let (shown, interrupted) = tokio::select! {
+        shown = show(&mut stage) => (shown, false),
+        stopped = told_to_stop() => (stopped.and(Err("stopped before the end of the story".into())), true),
     };
     let kept = match shown {
         Ok(()) if keep() => stay(&stage).await,
         other => other,
     };
-    let cleared = clear(&mut stage, kept.is_err()).await;
+    let cleared = clear(&mut stage, kept.is_err() && !interrupted).await;
     match kept.and(cleared) {
         Ok(()) => {
             println!("\nAll results are as they should be; everything that was started is stopped.");
@@ -161,7 +161,7 @@ fn keep() -> bool {
 async fn stay(stage: &Stage) -> Result<()> {
     println!(
         "\nEverything stays up until Ctrl-C. To look around:\n  \
-         curl http://{}/metrics\n  curl http://{}/control/accounts\n  tail -f {}\n  {} --config {} send add test9@test 客服9 --wait\n\
+         curl http://{}/metrics\n  curl http://{}/control/accounts\n  tail -f {}\n  {} --config {} result demo-01 --json\n\
          Broker: {} with the prefix {}",
         stage.admin,
         stage.wechat,

@@ -11,6 +11,7 @@ use super::session::Session;
 use super::within;
 use crate::command::Message;
 use crate::event::{CONTENT_TYPE, Event};
+use crate::metrics::Counted;
 use crate::outcome::Failure;
 
 /// Written to disk by the broker.
@@ -27,10 +28,12 @@ pub struct Delivery {
     properties: BasicProperties,
     acker: Acker,
     session: Session,
+    /// Counts it among those that are held.
+    _held: Counted,
 }
 
 impl Delivery {
-    pub(super) fn new(delivery: lapin::message::Delivery, session: Session) -> Self {
+    pub(super) fn new(delivery: lapin::message::Delivery, session: Session, held: Counted) -> Self {
         let lapin::message::Delivery { data, properties, routing_key, redelivered, acker, .. } = delivery;
         let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
         let message = Message {
@@ -41,7 +44,7 @@ impl Delivery {
             timestamp: *properties.timestamp(),
             headers: properties.headers().as_ref().map(text_headers).unwrap_or_default(),
         };
-        Self { message, redelivered, routing_key, properties, acker, session }
+        Self { message, redelivered, routing_key, properties, acker, session, _held: held }
     }
 
     /// The session that it belongs to.

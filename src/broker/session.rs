@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -45,6 +45,7 @@ struct Shared {
 pub struct Deliveries {
     consumer: lapin::Consumer,
     session: Session,
+    metrics: Arc<Metrics>,
     _watch: DropGuard,
 }
 
@@ -77,7 +78,7 @@ impl Session {
         let session = Self { shared: Arc::new(shared) };
         let watch = session.watch(Arc::clone(metrics), Arc::clone(readiness));
         metrics.broker_sessions.inc();
-        let deliveries = Deliveries { consumer, session: session.clone(), _watch: watch };
+        let deliveries = Deliveries { consumer, session: session.clone(), metrics: Arc::clone(metrics), _watch: watch };
         Ok((session, deliveries))
     }
 
@@ -135,9 +136,11 @@ impl Session {
         tokio::spawn(async move {
             while !session.is_lost() && !stopped.is_cancelled() {
                 let shared = &session.shared;
-                let gone = [(&shared.consuming, "consuming"), (&shared.publishing, "publishing")];
-                if let Some((_, role)) = gone.iter().find(|(connection, _)| !connection.status().connected()) {
-                    session.give_up(format!("the {role} connection to the broker was lost"));
+                if !shared.consuming.status().connected() || !shared.consumer_channel.status().connected() {
+                    session.give_up("the consuming connection to the broker was lost");
+                }
+                if !shared.publishing.status().connected() {
+                    session.give_up("the publishing connection to the broker was lost");
                 }
                 let blocked = shared.publishing.status().blocked();
                 readiness.blocked(blocked);
@@ -158,11 +161,9 @@ impl Deliveries {
         let mut arrived = vec![self.one().await?];
         while arrived.len() < most {
             // What is there already comes along; nobody waits for more.
-            match futures_util::FutureExt::now_or_never(self.consumer.next()) {
-                Some(Some(Ok(delivery))) => arrived.push(Delivery::new(delivery, self.session.clone())),
-                // An end or an error is met again, and handled, by the next call.
-                Some(None | Some(Err(_))) | None => break,
-            }
+            let Some(next) = self.consumer.next().now_or_never() else { break };
+            let Some(delivery) = self.receive(next) else { break };
+            arrived.push(delivery);
         }
         Some(arrived)
     }
@@ -171,18 +172,18 @@ impl Deliveries {
         let lost = self.session.shared.lost.clone();
         tokio::select! {
             () = lost.cancelled() => None,
-            delivery = self.consumer.next() => match delivery {
-                Some(Ok(delivery)) => Some(Delivery::new(delivery, self.session.clone())),
-                Some(Err(error)) => {
-                    self.session.give_up(format!("the consumer failed: {error}"));
-                    None
-                }
-                None => {
-                    self.session.give_up("the broker cancelled the consumer (was the queue deleted?)");
-                    None
-                }
-            },
+            next = self.consumer.next() => self.receive(next),
         }
+    }
+
+    /// After an error the client says nothing more, so the session ends with it.
+    fn receive(&self, next: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
+        match next {
+            Some(Ok(delivery)) => return Some(Delivery::new(delivery, self.session.clone(), self.metrics.hold())),
+            Some(Err(error)) => self.session.give_up(format!("the consumer failed: {error}")),
+            None => self.session.give_up("the broker cancelled the consumer (was the queue deleted?)"),
+        }
+        None
     }
 }
 

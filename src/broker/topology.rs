@@ -5,6 +5,7 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
+use tokio::time::Instant;
 
 use super::{ConnectError, within};
 
@@ -57,6 +58,9 @@ impl Names {
         name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))
     }
 }
+
+/// How long a worker waits for the owner's queue of one that has died a moment ago: the broker needs a while to notice.
+const OWNER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A queue that keeps everything: the limit of returns is one that no healthy system reaches. Without it a queue of
 /// RabbitMQ 4 drops, or dead-letters, what came back 20 times; -1 means "no limit" to 4.x only, and to 3.10 "none at all".
@@ -156,13 +160,18 @@ pub async fn prepare(connection: &Connection, topology: Topology, names: &Names,
 
 /// Takes the queue that only one worker with a SQLite ledger can hold: it is gone with the connection.
 pub async fn own_sqlite(connection: &Connection, names: &Names) -> Result<(), ConnectError> {
-    let channel = within(connection.create_channel()).await?;
     let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
     let name = names.sqlite_owner();
-    match within(channel.queue_declare(name.as_str().into(), options, FieldTable::default())).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_locked() => Err(ConnectError::OwnedByAnother(name)),
-        Err(error) => Err(error.about(format!("queue `{name}`"))),
+    let patient_until = Instant::now() + OWNER_PATIENCE;
+    loop {
+        // Being refused closes the channel, so each try has its own.
+        let channel = within(connection.create_channel()).await?;
+        match within(channel.queue_declare(name.as_str().into(), options, FieldTable::default())).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_locked() && Instant::now() < patient_until => tokio::time::sleep(OWNER_PATIENCE / 20).await,
+            Err(error) if error.is_locked() => return Err(ConnectError::OwnedByAnother(name)),
+            Err(error) => return Err(error.about(format!("queue `{name}`"))),
+        }
     }
 }
 

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::settle::Fate;
 use super::{Job, Worker};
-use crate::accounts::OfficialAccount;
+use crate::accounts::{OfficialAccount, Pause};
 use crate::event::{History, Identity, conclude};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, LedgerError, Position, Waiting};
 use crate::metrics::observe;
-use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason};
+use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Status};
 use crate::retry::{self, Attempted, Decision};
 use crate::wechat::{Reached, Token};
 
@@ -22,8 +22,8 @@ use crate::wechat::{Reached, Token};
 pub enum Hold {
     /// The time of its next attempt.
     Until(Instant),
-    /// That time, or a delete that makes room at its Official Account.
-    Room(Instant),
+    /// That time, or news of its Official Account: room was made, or it answers again.
+    News(Instant),
     /// An older command of its account, which must come back first; it is put off at that time.
     Older(Instant),
 }
@@ -53,7 +53,7 @@ impl Worker {
                 job.hold = None;
                 match hold {
                     Hold::Older(_) => self.hold_back(job, Duration::ZERO, older_first()).await,
-                    Hold::Until(_) | Hold::Room(_) => self.attempt(job).await,
+                    Hold::Until(_) | Hold::News(_) => self.attempt(job).await,
                 }
             }
             Waited::LaneChanged => {
@@ -71,10 +71,10 @@ impl Worker {
     }
 
     async fn wait(&self, job: &Job, hold: Hold, turn: &Turn<String, Position, Job>) -> Waited {
-        let (Hold::Until(until) | Hold::Room(until) | Hold::Older(until)) = hold;
-        let room = async {
-            match self.accounts.get(job.command.account.wechat_id()).filter(|_| matches!(hold, Hold::Room(_))) {
-                Some(official_account) => official_account.room().await,
+        let (Hold::Until(until) | Hold::News(until) | Hold::Older(until)) = hold;
+        let news = async {
+            match self.accounts.get(job.command.account.wechat_id()).filter(|_| matches!(hold, Hold::News(_))) {
+                Some(official_account) => official_account.news().await,
                 None => std::future::pending().await,
             }
         };
@@ -83,7 +83,7 @@ impl Worker {
             () = job.delivery.session().lost() => Waited::LetGo,
             () = turn.changed() => Waited::LaneChanged,
             () = tokio::time::sleep_until(until) => Waited::Over,
-            () = room => Waited::Over,
+            () = news => Waited::Over,
         }
     }
 
@@ -97,8 +97,8 @@ impl Worker {
             let detail = "The commands before it took as long as a delivery may be held.";
             return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
         }
-        if let Some(step) = self.pause(job, official_account).await {
-            return step;
+        if let Some(pause) = official_account.paused(job.command.action) {
+            return self.paused(job, pause).await;
         }
         let token = match self.wechat.token(&job.command.account).await {
             Some(Ok(token)) => token,
@@ -107,13 +107,17 @@ impl Worker {
         };
         let Some(_permit) = self.permit(job).await else { return Ok(Some(Fate::GivenBack)) };
         // While this one waited for its turn another may have found the Official Account blocked.
-        if let Some(step) = self.pause(job, official_account).await {
-            return step;
+        if let Err(pause) = official_account.enter(job.command.action, self.retry.probe_interval) {
+            return self.paused(job, pause).await;
         }
         let begun = match self.begin(job).await? {
             Claim::Begun(begun) => begun,
             Claim::Finished(finished) => {
-                self.metrics.finished(&finished.conclusion);
+                match finished.conclusion.status {
+                    Status::Superseded => self.metrics.finished(&finished.conclusion),
+                    // A second delivery of a command that the first one has carried out.
+                    Status::Succeeded | Status::Failed | Status::Rejected => self.metrics.repeats.inc(),
+                }
                 return Ok(Some(Fate::Concluded(finished)));
             }
             Claim::Behind => {
@@ -142,11 +146,8 @@ impl Worker {
     }
 
     async fn call(&self, job: &Job, token: &Token) -> Result<Reached, AttemptFailure> {
-        self.metrics.attempt(job.command.action);
-        self.metrics.calls_in_flight.inc();
-        let reached = self.wechat.call(token, &job.command).await;
-        self.metrics.calls_in_flight.dec();
-        reached
+        let _in_flight = self.metrics.attempt(job.command.action);
+        self.wechat.call(token, &job.command).await
     }
 
     async fn permit(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
@@ -160,9 +161,7 @@ impl Worker {
 
     /// The wanted state holds.
     async fn reached(&self, job: &mut Job, official_account: &OfficialAccount, begun: Begun, reached: Reached) -> Step {
-        if official_account.resume(job.command.action) {
-            tracing::info!(official_account = job.command.account.wechat_id(), "the Official Account answers again");
-        }
+        self.resume(job, official_account);
         let effect = match (reached, job.command.action) {
             (Reached::Done, Action::Add) => Effect::Created,
             (Reached::Done, Action::Delete) => Effect::Deleted,
@@ -177,6 +176,12 @@ impl Worker {
             official_account.made_room();
         }
         self.finish(job, Outcome::Succeeded(effect)).await
+    }
+
+    fn resume(&self, job: &Job, official_account: &OfficialAccount) {
+        if official_account.resume(job.command.action) {
+            tracing::info!(official_account = job.command.account.wechat_id(), "the Official Account answers again");
+        }
     }
 
     /// How long an add of the account whose answer was lost may still land.
@@ -202,14 +207,18 @@ impl Worker {
             token_refused_before: job.token_refused,
             now,
         };
+        if matches!(failed.class, Class::Permanent | Class::Capacity) {
+            // WeChat has judged the command itself, so nothing holds back its Official Account.
+            self.resume(job, official_account);
+        }
         let decision = retry::decide(&self.retry, attempted, &failed);
         job.token_refused = decision == Decision::AtOnce;
         match decision {
             Decision::AtOnce => self.record_wait(job, &failed).await,
             Decision::After(wait) => {
                 let step = self.hold_back_after(job, wait, failed).await?;
-                if let (Reason::AccountLimitReached, Some(Hold::Until(until))) = (reason, job.hold) {
-                    job.hold = Some(Hold::Room(until));
+                if reason == Reason::AccountLimitReached {
+                    job.listen_for_news();
                 }
                 Ok(step)
             }
@@ -231,14 +240,15 @@ impl Worker {
     }
 
     /// Where the Official Account is paused, the command waits without a call.
-    async fn pause(&self, job: &mut Job, official_account: &OfficialAccount) -> Option<Step> {
-        let pause = official_account.paused(job.command.action)?;
+    async fn paused(&self, job: &mut Job, pause: Pause) -> Step {
         let age = Timestamp::now().duration_since(job.ticket.age_from);
         if age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX) {
             let failure = retry::exhausted(&self.retry, Some(pause.failure));
-            return Some(self.finish(job, Outcome::Failed(failure)).await);
+            return self.finish(job, Outcome::Failed(failure)).await;
         }
-        Some(self.hold_back(job, pause.until - Instant::now(), pause.failure).await)
+        let step = self.hold_back(job, pause.until - Instant::now(), pause.failure).await?;
+        job.listen_for_news();
+        Ok(step)
     }
 
     async fn hold_back(&self, job: &mut Job, wait: Duration, failure: Failure) -> Step {
@@ -305,6 +315,15 @@ impl Worker {
     /// It has spent its whole time behind others; what has begun to be tried is judged by its own waits.
     fn held_too_long(&self, job: &Job) -> bool {
         job.tries == 0 && job.trouble.is_none() && Instant::now() > self.held_until(job)
+    }
+}
+
+impl Job {
+    /// Its wait also ends when something is heard of its Official Account.
+    fn listen_for_news(&mut self) {
+        if let Some(Hold::Until(until)) = self.hold {
+            self.hold = Some(Hold::News(until));
+        }
     }
 }
 

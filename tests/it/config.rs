@@ -55,6 +55,9 @@ concurrency = 0
 window = "many"
 drain = "20 parsecs"
 
+[wechat]
+base_url = "api.weixin.qq.com"
+
 [[official_account]]
 wechat_id = "test!"
 app_id = ""
@@ -79,6 +82,7 @@ listen = "everywhere"
         "worker.concurrency",
         "worker.window",
         "worker.drain",
+        "wechat.base_url",
         "wechat_id",
         "retry.initial",
         "ledger.url",

@@ -1,5 +1,7 @@
 //! Every promise of the contract, against the real binary, a real RabbitMQ and a real ledger; only WeChat is scripted.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "in a test a panic is the verdict, in its helpers as well")]
+
 mod support;
 
 mod bad_input;

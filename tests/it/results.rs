@@ -382,6 +382,25 @@ async fn a_refused_official_account_does_not_hold_up_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_used_up_quota_holds_back_one_action_of_one_official_account() {
+    for errcode in [45009, 45011] {
+        let mut stage = Stage::new().await;
+        let worker = stage.worker().await;
+        stage.wechat.always(Endpoint::Add, Some("anna@test"), Answer::Errcode(errcode));
+        stage.send(&add("c1", "anna@test", "安娜")).await;
+        stage.ledger().until("c1", "waiting").await;
+        stage.outcome(&delete("c2", "ben@test")).await.assert_succeeded("none");
+        stage.outcome(&add("c3", "carl@other", "卡尔")).await.assert_succeeded("created");
+        assert_eq!(stage.ledger().entry("c1").map(|entry| entry.state).as_deref(), Some("waiting"), "{errcode}");
+        assert_eq!(stage.events.rest().await.len(), 0, "{errcode}: nothing is decided");
+        // What waits is picked up again by a delete, which is another action.
+        stage.outcome(&delete("c4", "anna@test")).await.assert_succeeded("none");
+        stage.events.of("c1").await.assert_ended("superseded", "newer_command");
+        drop(worker);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_appsecret_that_is_wrong_pauses_the_official_account_until_it_is_right() {
     let mut stage = Stage::new().await;
     let mut settings = stage.settings();

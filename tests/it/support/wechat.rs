@@ -475,9 +475,9 @@ impl Request {
         let mut lines = head.lines();
         let mut words = lines.next()?.split(' ');
         let (method, target) = (words.next()?.to_owned(), words.next()?);
-        let headers = lines.filter_map(|line| line.split_once(':'));
-        let length = headers.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value.trim());
-        let length: usize = length.last().map_or(Some(0), |length| length.parse().ok())?;
+        let mut headers = lines.filter_map(|line| line.split_once(':'));
+        let length = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let length: usize = length.map_or(Some(0), |(_, length)| length.trim().parse().ok())?;
         let mut body = bytes.split_off(head_end + 4);
         while body.len() < length {
             if stream.read_buf(&mut body).await.ok()? == 0 {
