@@ -37,8 +37,9 @@ fi
 
 node= epmd= watcher= ready=no
 
-# Everything the node starts carries its HOME, whatever session it moves to; some of it outlives the node for a moment.
-ours() { grep -lzxF "HOME=$dir" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3; }
+# Everything that is started carries this mark, whatever session it moves to; some of it outlives the node for a moment.
+mark="PRIVATE_RABBITMQ=$$@$dir"
+ours() { grep -lzxF "$mark" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3; }
 
 stop_all() {
     trap '' TERM INT HUP
@@ -85,13 +86,13 @@ watcher=$!
 exec </dev/null 3<&-
 
 # Sessions of their own, so that Ctrl-C at a terminal leaves them to this script.
-env -i PATH="$PATH" HOME="$dir" setsid epmd -port "$epmd_port" -address 127.0.0.1 >>"$dir/log" 2>&1 &
+env -i "$mark" PATH="$PATH" HOME="$dir" setsid epmd -port "$epmd_port" -address 127.0.0.1 >>"$dir/log" 2>&1 &
 epmd=$!
 
 # An empty environment, so that no RABBITMQ_* of the caller's or of /etc/rabbitmq leads the node elsewhere.
 # `detached` makes the server's script become the node instead of waiting for it, so that its PID is the one known here.
 # Schedulers that spin a moment before they sleep (Erlang's default, which RabbitMQ turns off) halve the time to start.
-env -i PATH="$PATH" LANG=C.UTF-8 HOME="$dir" ERL_EPMD_PORT="$epmd_port" ERL_EPMD_ADDRESS=127.0.0.1 \
+env -i "$mark" PATH="$PATH" LANG=C.UTF-8 HOME="$dir" ERL_EPMD_PORT="$epmd_port" ERL_EPMD_ADDRESS=127.0.0.1 \
     detached=yes RABBITMQ_SCHEDULER_BUSY_WAIT_THRESHOLD=medium \
     RABBITMQ_NODENAME=private@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 \
     RABBITMQ_NODE_PORT="$port" RABBITMQ_DIST_PORT="$dist_port" \

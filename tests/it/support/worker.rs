@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -123,14 +122,17 @@ impl Worker {
         self.child.kill().await.expect("the worker was running");
     }
 
-    /// Sends a signal and doesn't wait.
-    pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("the worker takes the signal");
+    /// Sends a signal (`TERM`, `INT`) and doesn't wait for what comes of it.
+    pub async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("the worker is running").to_string();
+        // The shell's own `kill`: nothing has to be installed for it.
+        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status().await;
+        assert!(sent.expect("a shell").success(), "the worker takes the signal");
     }
 
     /// SIGTERM, and waits for the exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
-        self.signal(Signal::TERM);
+        self.signal("TERM").await;
         self.exit_code().await
     }
 
@@ -170,11 +172,6 @@ impl Worker {
             _ => None,
         })
         .await
-    }
-
-    fn pid(&self) -> Pid {
-        let id = self.child.id().expect("the worker is running");
-        i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id")
     }
 }
 
