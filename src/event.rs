@@ -79,6 +79,13 @@ pub struct History {
     pub finished_at: Timestamp,
 }
 
+/// The present, in the whole milliseconds that events and ledger carry.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    // Cutting a valid time short leaves a valid one.
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
 /// Joins a command with its outcome. Equal input gives equal bytes.
 pub fn conclude(given: &Given, identity: Identity, outcome: &Outcome, history: History) -> Conclusion {
     let failure = outcome.failure();

@@ -162,7 +162,10 @@ async fn serve_sessions(worker: &Arc<Worker>, broker: &broker::Settings) -> Resu
     let mut connected_before = false;
     loop {
         let opened = tokio::select! {
-            () = worker.draining.cancelled() => return Ok(readiness.draining()),
+            () = worker.draining.cancelled() => {
+                readiness.draining();
+                return Ok(());
+            }
             opened = open_session(worker, broker) => opened,
         };
         let opened_at = Instant::now();
@@ -177,7 +180,8 @@ async fn serve_sessions(worker: &Arc<Worker>, broker: &broker::Settings) -> Resu
                 metrics.broker_connected.set(0);
                 if worker.draining.is_cancelled() {
                     readiness.draining();
-                    return Ok(shut_down(worker, &session).await);
+                    shut_down(worker, &session).await;
+                    return Ok(());
                 }
                 session.close().await;
                 session.why_lost()

@@ -21,6 +21,7 @@ use crate::accounts::OfficialAccounts;
 use crate::authorisation::Rules;
 use crate::broker::{Deliveries, Delivery, Session};
 use crate::command::{Command, Decoded, decode};
+use crate::event::now;
 use crate::lanes::{Lanes, Turn};
 use crate::ledger::{Acceptance, Arrival, Arrived, Ledger, LedgerError, Position, Ticket};
 use crate::metrics::{Metrics, observe};
@@ -113,7 +114,7 @@ impl Worker {
 
     /// Sorts deliveries, accepts what can be accepted in one transaction, and sends each on its way.
     async fn take(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Result<(), LedgerError> {
-        let received_at = Timestamp::now();
+        let received_at = now();
         let taken_at = Instant::now();
         let mut arrived = Vec::with_capacity(deliveries.len());
         let mut arrivals = Vec::with_capacity(deliveries.len());

@@ -14,6 +14,9 @@ use crate::event::{CONTENT_TYPE, Event};
 use crate::metrics::Counted;
 use crate::outcome::Failure;
 
+/// Sets one of a message's properties that are texts.
+type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
+
 /// Written to disk by the broker.
 const PERSISTENT: u8 = 2;
 /// The header of a put-off copy; its value is the ledger's id.
@@ -141,7 +144,7 @@ impl Delivery {
     fn copied(&self, headers: FieldTable) -> BasicProperties {
         let own = &self.properties;
         let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
-        let texts: [(&Option<ShortString>, fn(BasicProperties, ShortString) -> BasicProperties); 7] = [
+        let texts: [(&Option<ShortString>, SetText); 7] = [
             (own.content_type(), BasicProperties::with_content_type),
             (own.content_encoding(), BasicProperties::with_content_encoding),
             (own.correlation_id(), BasicProperties::with_correlation_id),

@@ -427,11 +427,6 @@ pub fn read_finished(connection: &Connection, position: Position) -> Result<Fini
     Ok(finished)
 }
 
-/// The ledger's times are whole milliseconds, and so are the events'.
-pub fn whole_millisecond(at: Timestamp) -> Timestamp {
-    Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
-}
-
 /// A time as it is stored: milliseconds since 1970.
 #[derive(Clone, Copy)]
 struct Millis(Timestamp);

@@ -5,13 +5,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::page::{Page, Stored, read_finished, whole_millisecond};
+use super::page::{Page, Stored, read_finished};
 use super::{Acceptance, Arrival, Claim, Finished, LedgerError, OpenError, Position, Settings, Waiting, schema};
-use crate::event::Conclusion;
+use crate::event::{Conclusion, now};
 
 /// Requests that share one transaction at most.
 const BATCH: usize = 512;
@@ -262,8 +261,8 @@ impl Writer {
     /// One failure undoes the whole transaction: nobody may rely on a part of it.
     fn transact(&mut self, batch: &mut impl Iterator<Item = Work>, answers: &mut Vec<Answer>) -> Result<(), LedgerError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let now = whole_millisecond(Timestamp::now());
-        let page = Page { connection: &transaction, now, retention: self.retention, patience: self.patience };
+
+        let page = Page { connection: &transaction, now: now(), retention: self.retention, patience: self.patience };
         for work in batch {
             let (went_well, answer) = work(Ok(&page));
             answers.push(answer);

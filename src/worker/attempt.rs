@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::settle::Fate;
 use super::{Job, Worker};
 use crate::accounts::{OfficialAccount, Pause};
-use crate::event::{History, Identity, conclude};
+use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, LedgerError, Position, Waiting};
 use crate::metrics::observe;
@@ -196,7 +196,7 @@ impl Worker {
         job.tries = job.tries.saturating_add(1);
         let (reason, errcode) = (failed.failure.reason, failed.failure.answer.as_ref().map(|answer| answer.errcode));
         tracing::debug!(command.id = job.command.given.command_id, %reason, errcode, attempts = job.ticket.attempts, "an attempt has failed");
-        let now = Timestamp::now();
+        let now = now();
         let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
         let attempted = Attempted {
             action: job.command.action,
@@ -297,8 +297,7 @@ impl Worker {
 
     /// Writes the outcome; who comes second is told the first.
     async fn finish(&self, job: &Job, outcome: Outcome) -> Step {
-        let finished_at = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or(job.ticket.received_at);
-        let history = History { attempts: job.ticket.attempts, received_at: job.ticket.received_at, finished_at };
+        let history = History { attempts: job.ticket.attempts, received_at: job.ticket.received_at, finished_at: now() };
         let conclusion = conclude(&job.command.given, Identity::Generation(job.ticket.generation), &outcome, history);
         let dead_letter = matches!(outcome, Outcome::Failed(_));
         let asked_at = Instant::now();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Worker;
 use crate::broker::{Delivery, PublishError};
 use crate::command::{Command, Given, Message};
-use crate::event::{Conclusion, History, Identity, conclude};
+use crate::event::{Conclusion, History, Identity, conclude, now};
 use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
 use crate::metrics::observe;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -150,7 +150,7 @@ pub fn reused(message: &Arrived, received_at: Timestamp) -> Fate {
 pub fn not_authorised(message: &Message, command: Option<&Command>, failure: Failure) -> Fate {
     let outcome = Outcome::Rejected(failure.clone());
     let given = command.map(|command| command.given.clone()).or_else(|| message.id_beside().map(Given::only_id));
-    let answer = given.map(|given| Box::new(answer(&given, Identity::NotAuthorised(message.fingerprint()), &outcome, Timestamp::now())));
+    let answer = given.map(|given| Box::new(answer(&given, Identity::NotAuthorised(message.fingerprint()), &outcome, now())));
     Fate::NotAuthorised(failure, answer)
 }
 
@@ -161,7 +161,7 @@ pub fn ledger_lost() -> Fate {
 }
 
 fn answer(given: &Given, identity: Identity, outcome: &Outcome, received_at: Timestamp) -> Conclusion {
-    conclude(given, identity, outcome, History { attempts: 0, received_at, finished_at: Timestamp::now() })
+    conclude(given, identity, outcome, History { attempts: 0, received_at, finished_at: now() })
 }
 
 /// The id of a dead letter that belongs to no known command.
