@@ -46,7 +46,7 @@ pub async fn serve(settings: Settings, metrics: Arc<Metrics>, readiness: Arc<Rea
     tracing::info!(%address, "the admin port answers /metrics, /livez and /readyz");
     let router = Router::new()
         .route("/metrics", get(show_metrics))
-        .route("/livez", get(|| async { "alive\n" }))
+        .route("/livez", get(show_liveness))
         .route("/readyz", get(show_readiness))
         .with_state(Shown { metrics, readiness });
     tokio::spawn(async move {
@@ -61,6 +61,14 @@ async fn show_metrics(State(shown): State<Shown>) -> Response {
     match shown.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn show_liveness(State(shown): State<Shown>) -> Response {
+    if shown.readiness.is_stuck() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stuck: no commands are being taken although the broker is connected\n").into_response()
+    } else {
+        "alive\n".into_response()
     }
 }
 

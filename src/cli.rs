@@ -1,6 +1,7 @@
 //! The command line: which subcommand, with which configuration, and which exit code it ends with.
 
 mod check;
+mod dead;
 mod result;
 mod run;
 
@@ -33,6 +34,11 @@ enum Command {
     Run,
     /// Read the configuration and tell every fault in it.
     Check,
+    /// Look at the dead letters, replay or drop them.
+    Dead {
+        #[command(subcommand)]
+        what: dead::Dead,
+    },
     /// Show the outcome of a command from the ledger.
     Result {
         /// The command's id.
@@ -41,6 +47,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Runs what needs the network to its end.
+///
+/// # Errors
+/// Where no threads can be started.
+fn in_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    // One provider of cryptography for everything that speaks TLS. A second installation would be a mistake of ours,
+    // and the first one would stand.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    // A thread that still does blocking work must not keep a process alive that has ended.
+    runtime.shutdown_background();
+    Ok(result)
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -78,6 +99,7 @@ pub fn main() -> ExitCode {
     match arguments.subcommand {
         Command::Run => run::run(config),
         Command::Check => check::check(&config),
+        Command::Dead { what } => dead::dead(&config, what),
         Command::Result { command_id, json } => result::show(&config, &command_id, json),
     }
     .into()

@@ -79,6 +79,16 @@ pub struct History {
     pub finished_at: Timestamp,
 }
 
+/// The id of the dead letter that a generation of a command leaves.
+pub fn dead_letter_id(command_id: &str, generation: u32) -> String {
+    format!("{command_id}/dead/{generation}")
+}
+
+/// The generation that left a dead letter, where its id is one of this command's.
+pub fn generation_of_dead_letter(dead_id: &str, command_id: &str) -> Option<u32> {
+    dead_id.strip_prefix(command_id)?.strip_prefix("/dead/")?.parse().ok()
+}
+
 /// The present, in the whole milliseconds that events and ledger carry.
 pub fn now() -> Timestamp {
     let now = Timestamp::now();
@@ -209,6 +219,13 @@ mod tests {
             ("c1/result/0", "add.succeeded", "kf.add.succeeded")
         );
         assert!(String::from_utf8(event.body).unwrap().ends_with(&format!(r#""data":{expected}}}"#)));
+    }
+
+    #[test]
+    fn a_dead_letters_id_names_command_and_generation() {
+        assert_eq!(generation_of_dead_letter(&dead_letter_id("c/dead/7", 3), "c/dead/7"), Some(3));
+        assert_eq!(generation_of_dead_letter(&dead_letter_id("c1", 3), "c"), None);
+        assert_eq!(generation_of_dead_letter("c/dead/x", "c"), None);
     }
 
     #[test]

@@ -103,22 +103,22 @@ impl Metrics {
         for action in ["add", "delete"] {
             self.attempts.with_label_values(&[action]).reset();
             self.results.with_label_values(&[action, Status::Succeeded.as_str(), "none"]).reset();
-            for (status, reasons) in [(Status::Failed, FAILED), (Status::Superseded, SUPERSEDED)] {
+            for (status, reasons) in [(Status::Failed, Reason::FAILED), (Status::Superseded, Reason::SUPERSEDED)] {
                 for reason in reasons {
                     self.results.with_label_values(&[action, status.as_str(), reason.as_str()]).reset();
                 }
             }
         }
-        for reason in REJECTED {
+        for reason in Reason::REJECTED {
             for action in ["add", "delete", "unknown"] {
                 self.results.with_label_values(&[action, Status::Rejected.as_str(), reason.as_str()]).reset();
             }
         }
-        for reason in WAITING {
+        for reason in Reason::WAITING {
             self.waits.with_label_values(&[reason.as_str()]).reset();
             self.put_off.with_label_values(&[reason.as_str()]).reset();
         }
-        for reason in FAILED.iter().chain(DEAD) {
+        for reason in Reason::FAILED.iter().chain(Reason::DEAD) {
             self.dead_letters.with_label_values(&[reason.as_str()]).reset();
         }
         for endpoint in ["add", "delete"] {
@@ -137,6 +137,11 @@ impl Metrics {
     pub fn attempt(&self, action: Action) -> Counted {
         self.attempts.with_label_values(&[action.as_str()]).inc();
         Counted::new(&self.calls_in_flight)
+    }
+
+    /// Messages taken and not yet acknowledged.
+    pub fn held(&self) -> i64 {
+        self.commands_held.get()
     }
 
     /// A message was taken; it is held until the answer is dropped.
@@ -218,68 +223,6 @@ impl Drop for Counted {
 pub fn observe(histogram: &Histogram, took: Duration) {
     histogram.observe(took.as_secs_f64());
 }
-
-/// Reasons of `failed`.
-const FAILED: &[Reason] = &[
-    Reason::UnknownOfficialAccount,
-    Reason::RetriesExhausted,
-    Reason::AccountLimitReached,
-    Reason::InvalidParameter,
-    Reason::NicknameRefused,
-    Reason::AccountRefused,
-    Reason::UnexpectedErrcode,
-    Reason::UnknownErrcode,
-    Reason::WorkerBug,
-];
-/// Reasons of `superseded`.
-const SUPERSEDED: &[Reason] = &[Reason::NewerCommand, Reason::StaleRevision, Reason::SentBeforeDelete];
-/// Reasons of `rejected`.
-const REJECTED: &[Reason] = &[
-    Reason::NotAJsonObject,
-    Reason::BodyTooLarge,
-    Reason::DuplicateKey,
-    Reason::UnknownField,
-    Reason::MissingField,
-    Reason::WrongType,
-    Reason::InvalidAction,
-    Reason::InvalidKfAccount,
-    Reason::InvalidNickname,
-    Reason::InvalidRevision,
-    Reason::InvalidMeta,
-    Reason::RevisionRequired,
-    Reason::CommandIdReused,
-];
-/// Reasons of dead letters besides those of `failed`.
-const DEAD: &[Reason] = &[
-    Reason::NotAJsonObject,
-    Reason::BodyTooLarge,
-    Reason::MissingCommandId,
-    Reason::InvalidCommandId,
-    Reason::IdMismatch,
-    Reason::DuplicateKey,
-    Reason::NotAuthorised,
-    Reason::LedgerLost,
-];
-/// Reasons to wait.
-const WAITING: &[Reason] = &[
-    Reason::SystemBusy,
-    Reason::Unreachable,
-    Reason::AnswerLost,
-    Reason::GatewayError,
-    Reason::MalformedAnswer,
-    Reason::MinuteQuota,
-    Reason::DayQuota,
-    Reason::TokenRefused,
-    Reason::Misconfigured,
-    Reason::AccountBlocked,
-    Reason::AwaitingAdministrator,
-    Reason::ServiceNotEnabled,
-    Reason::AccountLimitReached,
-    Reason::UnknownErrcode,
-    Reason::AddMayLand,
-    Reason::OlderCommandFirst,
-    Reason::HeldTooLong,
-];
 
 /// Makes metrics and registers them.
 struct Maker<'a> {

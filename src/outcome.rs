@@ -229,6 +229,8 @@ words! {
         UnknownErrcode = "unknown_errcode",
         /// WeChat called our request malformed.
         WorkerBug = "worker_bug",
+        /// The worker died each time that it carried out this command alone.
+        Poison = "poison",
 
         // It waits (these end a command only together with `retries_exhausted`).
         /// WeChat said that it is busy.
@@ -262,6 +264,71 @@ words! {
         /// The worker was busy with older commands of this account for as long as a delivery may be held.
         HeldTooLong = "held_too_long",
     }
+}
+
+impl Reason {
+    /// Reasons of `failed`.
+    pub const FAILED: &[Self] = &[
+        Self::UnknownOfficialAccount,
+        Self::RetriesExhausted,
+        Self::AccountLimitReached,
+        Self::InvalidParameter,
+        Self::NicknameRefused,
+        Self::AccountRefused,
+        Self::UnexpectedErrcode,
+        Self::UnknownErrcode,
+        Self::WorkerBug,
+        Self::Poison,
+    ];
+    /// Reasons of `superseded`.
+    pub const SUPERSEDED: &[Self] = &[Self::NewerCommand, Self::StaleRevision, Self::SentBeforeDelete];
+    /// Reasons of `rejected`.
+    pub const REJECTED: &[Self] = &[
+        Self::NotAJsonObject,
+        Self::BodyTooLarge,
+        Self::DuplicateKey,
+        Self::UnknownField,
+        Self::MissingField,
+        Self::WrongType,
+        Self::InvalidAction,
+        Self::InvalidKfAccount,
+        Self::InvalidNickname,
+        Self::InvalidRevision,
+        Self::InvalidMeta,
+        Self::RevisionRequired,
+        Self::CommandIdReused,
+    ];
+    /// Reasons of dead letters besides those of `failed`.
+    pub const DEAD: &[Self] = &[
+        Self::NotAJsonObject,
+        Self::BodyTooLarge,
+        Self::MissingCommandId,
+        Self::InvalidCommandId,
+        Self::IdMismatch,
+        Self::DuplicateKey,
+        Self::NotAuthorised,
+        Self::LedgerLost,
+    ];
+    /// Reasons to wait.
+    pub const WAITING: &[Self] = &[
+        Self::SystemBusy,
+        Self::Unreachable,
+        Self::AnswerLost,
+        Self::GatewayError,
+        Self::MalformedAnswer,
+        Self::MinuteQuota,
+        Self::DayQuota,
+        Self::TokenRefused,
+        Self::Misconfigured,
+        Self::AccountBlocked,
+        Self::AwaitingAdministrator,
+        Self::ServiceNotEnabled,
+        Self::AccountLimitReached,
+        Self::UnknownErrcode,
+        Self::AddMayLand,
+        Self::OlderCommandFirst,
+        Self::HeldTooLong,
+    ];
 }
 
 #[cfg(test)]

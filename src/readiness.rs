@@ -1,6 +1,9 @@
 //! Whether the worker can do its work now, and if not, why not: what `/readyz` answers.
 
 use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The parts that must be well, each set by its owner.
 #[derive(Debug, Default)]
@@ -17,7 +20,12 @@ struct State {
     broker_trouble: Option<String>,
     /// Why the ledger can't be used, in a sentence.
     ledger_trouble: Option<String>,
+    /// When the loop that takes commands last came round, while there is one.
+    round: Option<Instant>,
 }
+
+/// The loop that takes commands comes round every second; after this long without it something is stuck for good.
+const STUCK: Duration = Duration::from_secs(60);
 
 impl Readiness {
     /// Commands are being taken, or no more.
@@ -30,6 +38,17 @@ impl Readiness {
                 state.blocked = false;
             }
         });
+    }
+
+    /// The loop that takes commands has come round.
+    pub fn round(&self) {
+        self.change(|state| state.round = Some(Instant::now()));
+    }
+
+    /// Whether the loop that takes commands is stuck, so that only a new process helps.
+    pub fn is_stuck(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.consuming && state.round.is_some_and(|round| round.elapsed() > STUCK)
     }
 
     /// The worker is shutting down.
@@ -79,6 +98,20 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_does_not_come_round_is_stuck() {
+        let readiness = Readiness::default();
+        assert!(!readiness.is_stuck());
+        readiness.consuming(true);
+        readiness.round();
+        tokio::time::advance(STUCK).await;
+        assert!(!readiness.is_stuck());
+        tokio::time::advance(STUCK).await;
+        assert!(readiness.is_stuck());
+        readiness.consuming(false);
+        assert!(!readiness.is_stuck(), "between sessions there is no loop");
+    }
 
     #[test]
     fn the_most_telling_reason_comes_first() {

@@ -21,9 +21,9 @@ use crate::accounts::OfficialAccounts;
 use crate::authorisation::Rules;
 use crate::broker::{Deliveries, Delivery, Session};
 use crate::command::{Command, Decoded, decode};
-use crate::event::now;
+use crate::event::{generation_of_dead_letter, now};
 use crate::lanes::{Lanes, Turn};
-use crate::ledger::{Acceptance, Arrival, Arrived, Ledger, LedgerError, Position, Ticket};
+use crate::ledger::{Acceptance, Arrival, Arrived, Ledger, LedgerError, Origin, Position, Ticket};
 use crate::metrics::{Metrics, observe};
 use crate::outcome::Reason;
 use crate::readiness::Readiness;
@@ -82,6 +82,8 @@ pub struct Job {
     trouble: Option<(Reason, Timestamp)>,
 }
 
+/// How often the loop that takes commands comes round when there are none.
+const ROUND: Duration = Duration::from_secs(1);
 /// Deliveries accepted in one transaction at most.
 const BATCH: usize = 256;
 
@@ -89,9 +91,11 @@ impl Worker {
     /// Takes deliveries until the session is lost or the worker shuts down.
     pub async fn serve(self: &Arc<Self>, session: &Session, mut deliveries: Deliveries) {
         loop {
+            self.readiness.round();
             let taken = tokio::select! {
                 taken = deliveries.next(BATCH) => taken,
                 () = self.draining.cancelled() => None,
+                () = tokio::time::sleep(ROUND) => continue,
             };
             let Some(taken) = taken else { return };
             if let Err(error) = self.take(taken).await {
@@ -110,6 +114,9 @@ impl Worker {
             self.aborted.cancel();
             self.tasks.wait().await;
         }
+        if let Err(error) = self.ledger.release().await {
+            tracing::warn!(%error, "what was in flight could not be given back in the ledger");
+        }
     }
 
     /// Sorts deliveries, accepts what can be accepted in one transaction, and sends each on its way.
@@ -122,8 +129,8 @@ impl Worker {
             self.metrics.commands_received.inc();
             self.metrics.commands_redelivered.inc_by(delivery.redelivered.into());
             match self.sort(&delivery) {
-                Sorted::Arrived(message) => {
-                    arrivals.push(Arrival { message: message.clone(), received_at, put_off_copy: delivery.is_put_off_copy() });
+                Sorted::Arrived(message, origin) => {
+                    arrivals.push(Arrival { message: message.clone(), received_at, origin });
                     arrived.push((delivery, message));
                 }
                 Sorted::Ends(fate) => self.settle_soon(delivery, fate, taken_at),
@@ -162,22 +169,31 @@ impl Worker {
         }
     }
 
-    /// Who sent it comes first, then what it says. A put-off copy is authorised by its ledger entry.
+    /// Who sent it comes first, then what it says. What the worker itself sent is authorised by its ledger entry.
     fn sort(&self, delivery: &Delivery) -> Sorted {
-        let user = delivery.message.user_id.as_deref();
-        let copy = delivery.is_put_off_copy();
-        if !copy && let Err(failure) = self.rules.check_sender(user) {
-            return Sorted::Ends(settle::not_authorised(&delivery.message, None, failure));
+        let message = &delivery.message;
+        let user = message.user_id.as_deref();
+        let (put_off, replay_of) = (delivery.is_put_off_copy(), delivery.replay_of());
+        let ours = put_off || replay_of.is_some();
+        if !ours && let Err(failure) = self.rules.check_sender(user) {
+            return Sorted::Ends(settle::not_authorised(message, None, failure));
         }
-        match decode(&delivery.message) {
-            Decoded::Unreadable(failure) => Sorted::Ends(Fate::DeadLettered(failure)),
-            Decoded::Refused(_) if copy => Sorted::Ends(settle::ledger_lost()),
-            Decoded::Refused(refused) => Sorted::Arrived(Arrived::Refused(Arc::new(refused))),
-            Decoded::Command(command) => match self.rules.check_command(user, &command) {
-                Err(failure) if !copy => Sorted::Ends(settle::not_authorised(&delivery.message, Some(&command), failure)),
-                _ => Sorted::Arrived(Arrived::Command(Arc::new(command))),
+        let command = match decode(message) {
+            Decoded::Command(command) => command,
+            Decoded::Unreadable(failure) => return Sorted::Ends(Fate::DeadLettered(failure)),
+            Decoded::Refused(_) if ours => return Sorted::Ends(settle::ledger_lost()),
+            Decoded::Refused(refused) => return Sorted::Arrived(Arrived::Refused(Arc::new(refused)), Origin::Producer),
+        };
+        let origin = match replay_of.map(|dead_id| generation_of_dead_letter(dead_id, &command.given.command_id)) {
+            Some(Some(generation)) => Origin::Replay(generation),
+            Some(None) => return Sorted::Ends(settle::ledger_lost()),
+            None if put_off => Origin::PutOff,
+            None => match self.rules.check_command(user, &command) {
+                Ok(()) => Origin::Producer,
+                Err(failure) => return Sorted::Ends(settle::not_authorised(message, Some(&command), failure)),
             },
-        }
+        };
+        Sorted::Arrived(Arrived::Command(Arc::new(command)), origin)
     }
 
     /// Puts a job into the lane of its account; where nobody works on that lane, somebody starts.
@@ -192,27 +208,34 @@ impl Worker {
     /// Carries out the commands of one account, one after the other, until there are no more.
     async fn work_on(self: Arc<Self>, turn: Turn<String, Position, Job>) {
         while let Some(job) = turn.next() {
-            let (session, position) = (job.delivery.session().clone(), job.ticket.position);
-            let carried = AssertUnwindSafe(self.carry_on(job, &turn)).catch_unwind();
             tokio::select! {
+                () = self.carry_on(job, &turn) => {}
                 () = self.aborted.cancelled() => return,
-                carried = carried => if carried.is_err() {
-                    // A bug of ours. The lane goes on; the command comes back with the next session.
-                    tracing::error!(position = position.0, "carrying out a command has panicked");
-                    session.give_up("carrying out a command has panicked");
-                },
             }
         }
     }
 
     /// Brings one command a step further: to its end, or back into its lane since something older may have come.
     async fn carry_on(&self, mut job: Job, turn: &Turn<String, Position, Job>) {
-        let (taken_at, position) = (job.taken_at, job.ticket.position);
-        match self.step(&mut job, turn).await {
-            Ok(Some(fate)) => self.settle(job.delivery, fate, taken_at).await,
+        let position = job.ticket.position;
+        let step = match AssertUnwindSafe(self.step(&mut job, turn)).catch_unwind().await {
+            Ok(step) => step,
+            Err(_) => self.after_panic(&mut job).await,
+        };
+        match step {
+            Ok(Some(fate)) => self.settle(job.delivery, fate, job.taken_at).await,
             Ok(None) => turn.put_back(position, job),
             Err(error) => self.ledger_failed(job.delivery.session(), &error),
         }
+    }
+
+    /// A bug of ours, met by one command, takes no other with it: the command is tried again after a while, and given
+    /// up as poison when it goes on so.
+    async fn after_panic(&self, job: &mut Job) -> Result<Option<Fate>, LedgerError> {
+        tracing::error!(command.id = job.command.given.command_id, "carrying out a command has panicked");
+        self.ledger.panicked(job.ticket.position).await?;
+        job.hold = Some(Hold::Until(Instant::now() + self.retry.initial));
+        Ok(None)
     }
 
     /// Nothing is carried out that can't be recorded: the session ends, and with it what it has delivered.
@@ -227,7 +250,7 @@ impl Worker {
 
 /// What sorting a delivery came to.
 enum Sorted {
-    Arrived(Arrived),
+    Arrived(Arrived, Origin),
     Ends(Fate),
 }
 

@@ -21,6 +21,13 @@ type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
 const PERSISTENT: u8 = 2;
 /// The header of a put-off copy; its value is the ledger's id.
 const PUT_OFF: &str = "kf-put-off";
+/// The header of a replayed dead letter; its value is the dead letter's id.
+pub(super) const REPLAY: &str = "kf-replay";
+/// What a dead letter carries besides its own headers.
+pub(super) const DEAD_ID: &str = "kf-dead-id";
+pub(super) const DEAD_REASON: &str = "kf-reason";
+pub(super) const DEAD_DETAIL: &str = "kf-detail";
+pub(super) const DEAD_SINCE: &str = "kf-failed-at";
 
 /// A message that was delivered and is not yet acknowledged. Dropped without a word, it is delivered again when its
 /// session ends.
@@ -38,15 +45,7 @@ pub struct Delivery {
 impl Delivery {
     pub(super) fn new(delivery: lapin::message::Delivery, session: Session, held: Counted) -> Self {
         let lapin::message::Delivery { data, properties, routing_key, redelivered, acker, .. } = delivery;
-        let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
-        let message = Message {
-            body: data,
-            content_type: text(properties.content_type()),
-            message_id: text(properties.message_id()),
-            user_id: text(properties.user_id()),
-            timestamp: *properties.timestamp(),
-            headers: properties.headers().as_ref().map(text_headers).unwrap_or_default(),
-        };
+        let message = message(data, &properties);
         Self { message, redelivered, routing_key, properties, acker, session, _held: held }
     }
 
@@ -58,6 +57,11 @@ impl Delivery {
     /// Whether it is a copy that a worker put off.
     pub fn is_put_off_copy(&self) -> bool {
         self.message.headers.contains_key(PUT_OFF)
+    }
+
+    /// The id of the dead letter that was replayed, where it is one.
+    pub fn replay_of(&self) -> Option<&str> {
+        self.message.headers.get(REPLAY).map(String::as_str)
     }
 
     /// Publishes a result event, and a copy to the message's `reply_to`.
@@ -90,18 +94,19 @@ impl Delivery {
     /// Where the broker has not confirmed that the queue has it.
     pub async fn dead_letter(&self, dead_id: &str, failure: &Failure) -> Result<(), PublishError> {
         let now = Timestamp::now();
-        let mut headers = self.headers();
+        let mut headers = own_headers(&self.properties);
+        let now = now.to_string();
         let notes = [
-            ("kf-dead-id", dead_id),
-            ("kf-reason", failure.reason.as_str()),
-            ("kf-detail", failure.detail.as_str()),
-            ("kf-failed-at", &now.to_string()),
+            (DEAD_ID, dead_id),
+            (DEAD_REASON, failure.reason.as_str()),
+            (DEAD_DETAIL, failure.detail.as_str()),
+            (DEAD_SINCE, now.as_str()),
         ];
         for (name, value) in notes {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
         }
         let queue = self.session.names().dead();
-        let properties = self.copied(headers);
+        let properties = copied(&self.properties, headers);
         self.session.publisher().surely(Outgoing { exchange: "", routing_key: &queue, properties, body: &self.message.body }).await
     }
 
@@ -110,10 +115,10 @@ impl Delivery {
     /// # Errors
     /// Where the broker has not confirmed that the queue has it.
     pub async fn put_off(&self, delay: &str, ledger_id: &str) -> Result<(), PublishError> {
-        let mut headers = self.headers();
+        let mut headers = own_headers(&self.properties);
         headers.insert(PUT_OFF.into(), AMQPValue::LongString(ledger_id.into()));
         let exchange = self.session.names().deferred(delay);
-        let properties = self.copied(headers);
+        let properties = copied(&self.properties, headers);
         let routing_key = self.routing_key.as_str();
         self.session.publisher().surely(Outgoing { exchange: &exchange, routing_key, properties, body: &self.message.body }).await
     }
@@ -126,42 +131,54 @@ impl Delivery {
             Err(error) => self.session.give_up(format!("acknowledging failed: {error}")),
         }
     }
+}
 
-    /// The message's own headers, without the traces of its way through the queues, which only grow.
-    fn headers(&self) -> FieldTable {
-        let mut headers = FieldTable::default();
-        for (name, value) in self.properties.headers().iter().flat_map(FieldTable::inner) {
-            let name_of_broker = ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
-            if !name_of_broker.iter().any(|prefix| name.as_str().starts_with(prefix)) {
-                headers.insert(name.clone(), value.clone());
-            }
-        }
-        headers
+/// A message as the rest of the worker sees it.
+pub(super) fn message(body: Vec<u8>, properties: &BasicProperties) -> Message {
+    let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
+    Message {
+        body,
+        content_type: text(properties.content_type()),
+        message_id: text(properties.message_id()),
+        user_id: text(properties.user_id()),
+        timestamp: *properties.timestamp(),
+        headers: properties.headers().as_ref().map(text_headers).unwrap_or_default(),
     }
+}
 
-    /// The message's own properties with other headers. Not its `user_id`, which the broker takes from nobody but the
-    /// user itself, and not its expiration, which would lose it.
-    fn copied(&self, headers: FieldTable) -> BasicProperties {
-        let own = &self.properties;
-        let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
-        let texts: [(&Option<ShortString>, SetText); 7] = [
-            (own.content_type(), BasicProperties::with_content_type),
-            (own.content_encoding(), BasicProperties::with_content_encoding),
-            (own.correlation_id(), BasicProperties::with_correlation_id),
-            (own.reply_to(), BasicProperties::with_reply_to),
-            (own.message_id(), BasicProperties::with_message_id),
-            (own.kind(), BasicProperties::with_type),
-            (own.app_id(), BasicProperties::with_app_id),
-        ];
-        for (value, set) in texts {
-            if let Some(value) = value {
-                copy = set(copy, value.clone());
-            }
+/// The message's own headers, without the traces of its way through the queues, which only grow.
+pub(super) fn own_headers(properties: &BasicProperties) -> FieldTable {
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        let name_of_broker = ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
+        if !name_of_broker.iter().any(|prefix| name.as_str().starts_with(prefix)) {
+            headers.insert(name.clone(), value.clone());
         }
-        match own.timestamp() {
-            Some(timestamp) => copy.with_timestamp(*timestamp),
-            None => copy,
+    }
+    headers
+}
+
+/// The message's own properties with other headers. Not its `user_id`, which the broker takes from nobody but the
+/// user itself, and not its expiration, which would lose it.
+pub(super) fn copied(own: &BasicProperties, headers: FieldTable) -> BasicProperties {
+    let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
+    let texts: [(&Option<ShortString>, SetText); 7] = [
+        (own.content_type(), BasicProperties::with_content_type),
+        (own.content_encoding(), BasicProperties::with_content_encoding),
+        (own.correlation_id(), BasicProperties::with_correlation_id),
+        (own.reply_to(), BasicProperties::with_reply_to),
+        (own.message_id(), BasicProperties::with_message_id),
+        (own.kind(), BasicProperties::with_type),
+        (own.app_id(), BasicProperties::with_app_id),
+    ];
+    for (value, set) in texts {
+        if let Some(value) = value {
+            copy = set(copy, value.clone());
         }
+    }
+    match own.timestamp() {
+        Some(timestamp) => copy.with_timestamp(*timestamp),
+        None => copy,
     }
 }
 

@@ -4,6 +4,7 @@
 //! included. The client's own recovery is off: it hides that a connection was lost, and with it that everything not yet
 //! acknowledged comes again. A [`Session`] lives until either connection is lost; then all of it is given up.
 
+mod dead;
 mod delivery;
 mod publisher;
 mod session;
@@ -15,6 +16,7 @@ use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::uri::AMQPUri;
 
+pub use dead::{DeadLetter, DeadLetters};
 pub use delivery::Delivery;
 pub use publisher::PublishError;
 pub use session::{Deliveries, Session};
@@ -59,6 +61,10 @@ pub enum ConnectError {
 impl ConnectError {
     fn is_locked(&self) -> bool {
         matches!(self.soft_error(), Some(AMQPSoftError::RESOURCELOCKED))
+    }
+
+    fn is_forbidden(&self) -> bool {
+        matches!(self.soft_error(), Some(AMQPSoftError::ACCESSREFUSED))
     }
 
     fn soft_error(&self) -> Option<AMQPSoftError> {

@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 use super::{ConnectError, TIME_LIMIT, describe, within};
 use crate::metrics::Metrics;
 
-const CHANNELS: usize = 16;
+/// Channels of a worker's publisher.
+pub const CHANNELS: usize = 16;
 
 /// The broker did not take a message.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +53,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub async fn open(connection: &Connection, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
-        let mut channels = Vec::with_capacity(CHANNELS);
-        for _ in 0..CHANNELS {
+    pub async fn open(connection: &Connection, size: usize, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
+        let mut channels = Vec::with_capacity(size);
+        for _ in 0..size {
             let channel = within(connection.create_channel()).await?;
             within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
             channels.push(channel);
         }
-        Ok(Self { idle: Mutex::new(channels), permits: Semaphore::new(CHANNELS), status: connection.status().clone(), metrics })
+        Ok(Self { idle: Mutex::new(channels), permits: Semaphore::new(size), status: connection.status().clone(), metrics })
     }
 
     /// Publishes a result event: one that no queue takes is counted, and is no error.

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::delivery::Delivery;
-use super::publisher::Publisher;
+use super::publisher::{CHANNELS, Publisher};
 use super::topology::{self, Names};
 use super::{ConnectError, Settings, TIME_LIMIT, within};
 use crate::metrics::Metrics;
@@ -20,6 +20,8 @@ use crate::readiness::Readiness;
 const HEARTBEAT: u16 = 10;
 /// How often the connections are looked at: the client tells of some losses by nothing else.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often the queue is asked whether messages wait there while none is held: a consumer that is deaf.
+const LISTEN: Duration = Duration::from_secs(10);
 const CONSUMER_TAG: &str = "kf-worker";
 
 /// A connected broker. Clones are handles on the same session.
@@ -63,7 +65,7 @@ impl Session {
         topology::prepare(&consuming, settings.topology, &names, &settings.defer).await?;
         let publishing = connect(settings, "kf-worker publish").await?;
         let lost = CancellationToken::new();
-        let publisher = Publisher::open(&publishing, Arc::clone(metrics)).await?;
+        let publisher = Publisher::open(&publishing, CHANNELS, Arc::clone(metrics)).await?;
         let consumer_channel = within(consuming.create_channel()).await?;
         within(consumer_channel.basic_qos(settings.window, BasicQosOptions::default())).await?;
         let queue = names.commands();
@@ -77,6 +79,7 @@ impl Session {
         let shared = Shared { consuming, publishing, consumer_channel, publisher, names, lost, why: Mutex::default() };
         let session = Self { shared: Arc::new(shared) };
         let watch = session.watch(Arc::clone(metrics), Arc::clone(readiness));
+        session.listen(Arc::clone(metrics));
         metrics.broker_sessions.inc();
         let deliveries = Deliveries { consumer, session: session.clone(), metrics: Arc::clone(metrics), _watch: watch };
         Ok((session, deliveries))
@@ -155,6 +158,43 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Proves that the consumer hears: messages that wait twice in a row while none is held mean that it does not.
+    /// Asking also proves that the connection is alive in both directions.
+    fn listen(&self, metrics: Arc<Metrics>) {
+        let session = self.clone();
+        tokio::spawn(async move {
+            let mut deaf = false;
+            loop {
+                tokio::select! {
+                    () = session.lost() => return,
+                    () = tokio::time::sleep(LISTEN) => {}
+                }
+                match session.waiting_messages().await {
+                    Ok(waiting) if waiting > 0 && metrics.held() == 0 => {
+                        if deaf {
+                            session.give_up("messages wait in the queue and none is delivered");
+                        }
+                        deaf = true;
+                    }
+                    Ok(_) => deaf = false,
+                    // Who may consume but not ask goes without this proof.
+                    Err(error) if error.is_forbidden() => return,
+                    Err(error) => session.give_up(format!("the commands queue can't be asked: {error}")),
+                }
+            }
+        });
+    }
+
+    async fn waiting_messages(&self) -> Result<u32, ConnectError> {
+        let channel = within(self.shared.consuming.create_channel()).await?;
+        let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let queue = within(channel.queue_declare(self.shared.names.commands().as_str().into(), options, FieldTable::default())).await?;
+        within(channel.close(200, "asked".into())).await?;
+        Ok(queue.message_count())
+    }
+}
+
 impl Deliveries {
     /// What has arrived, at least one and at most `most`; `None` when the session is over.
     pub async fn next(&mut self, most: usize) -> Option<Vec<Delivery>> {
@@ -187,7 +227,7 @@ impl Deliveries {
     }
 }
 
-async fn connect(settings: &Settings, name: &str) -> Result<Connection, ConnectError> {
+pub(super) async fn connect(settings: &Settings, name: &str) -> Result<Connection, ConnectError> {
     let mut uri = settings.uri.clone();
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let properties = ConnectionProperties::default().with_connection_name(name.into());

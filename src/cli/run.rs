@@ -8,30 +8,19 @@ use crate::RunError;
 
 /// Runs until a signal, or until the worker gives up.
 pub fn run(config: Config) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("kf-worker: no threads can be started: {error}");
-            return Exit::Failed;
-        }
-    };
-    // One provider of cryptography for everything that speaks TLS. A second installation would be a mistake of ours,
-    // and the first one would stand.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let ended = runtime.block_on(async {
+    let ended = super::in_runtime(async {
         let shutdown = CancellationToken::new();
-        match on_signals(shutdown.clone()) {
-            Ok(()) => crate::run(config, shutdown).await,
-            Err(error) => {
-                eprintln!("kf-worker: signals can't be received: {error}");
-                return Exit::Failed;
-            }
-        }
-        .map_or_else(|error| report(&error), |()| Exit::Done)
+        on_signals(shutdown.clone())?;
+        Ok(crate::run(config, shutdown).await)
     });
-    // A thread that still does blocking work must not keep a worker alive that has ended.
-    runtime.shutdown_background();
-    ended
+    match ended.and_then(|ended| ended) {
+        Ok(Ok(())) => Exit::Done,
+        Ok(Err(error)) => report(&error),
+        Err(error) => {
+            eprintln!("kf-worker: threads or signals can't be had: {error}");
+            Exit::Failed
+        }
+    }
 }
 
 /// The first signal drains, a second one ends the process at once.

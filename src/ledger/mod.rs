@@ -9,6 +9,9 @@
 //!   that dies has left its trace. A command begins only when no older one of its account is unfinished.
 //! * **Wait** gives the claim back without an outcome.
 //! * **Finish** writes the outcome, once; who comes second is told the first.
+//! * What was under way when the process died is a suspect until it has been tried again; one that was alone under way
+//!   at [`MOST_DEATHS`] deaths is failed as poison. Orderly ends count nothing.
+//! * A replay of a failed command's dead letter makes the next generation of it, in its first position.
 //! * Whenever the oldest unfinished command of an account waits, or its worker died, newer ones supersede it by the
 //!   rule in `order.rs`. What is in flight is never superseded.
 //! * Every answer is given after the transaction was committed and is on disk.
@@ -30,6 +33,9 @@ use crate::command::{Command, Refused};
 use crate::event::Conclusion;
 use crate::outcome::{Answer, Reason};
 
+/// A command that was alone under way at so many deaths of the process is not tried again.
+pub const MOST_DEATHS: u32 = 3;
+
 /// Where the ledger is and how long it remembers.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -50,8 +56,18 @@ pub struct Position(pub i64);
 pub struct Arrival {
     pub message: Arrived,
     pub received_at: Timestamp,
-    /// It is a copy that this worker put off, and so only taken where the ledger knows it.
-    pub put_off_copy: bool,
+    pub origin: Origin,
+}
+
+/// How a message came to the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From its producer.
+    Producer,
+    /// A copy that this worker put off: only taken where the ledger knows it.
+    PutOff,
+    /// The dead letter of this generation, replayed: only taken where the ledger knows it.
+    Replay(u32),
 }
 
 /// What arrived.
@@ -72,7 +88,7 @@ pub enum Acceptance {
     Repeat(Finished),
     /// The id was used before with other content.
     Conflict,
-    /// A put-off copy that this ledger does not know.
+    /// A put-off copy, or a replayed dead letter, that this ledger does not know.
     LedgerLost,
 }
 
@@ -83,6 +99,10 @@ pub struct Ticket {
     pub generation: u32,
     /// Calls to WeChat begun so far.
     pub attempts: u32,
+    /// Those of earlier generations among them.
+    pub attempts_before: u32,
+    /// It was under way when a process died: nothing else may be, when it is tried again.
+    pub suspect: bool,
     /// First receipt of the first generation.
     pub received_at: Timestamp,
     /// First receipt of this generation: its age counts from here.
@@ -140,6 +160,9 @@ pub enum LedgerError {
     /// What is stored there can't be understood.
     #[error("the ledger holds something that this version can't read: {0}")]
     Unreadable(&'static str),
+    /// Another file stands at its path, or none: what is written would be lost.
+    #[error("the ledger's file was deleted or replaced under the worker; put it back and restart the worker")]
+    Gone,
     /// The ledger's thread has ended.
     #[error("the ledger is closed")]
     Closed,
@@ -163,6 +186,9 @@ pub enum OpenError {
     /// SQLite refused it: no database, damaged, or no room.
     #[error("the ledger {path} can't be used: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
+    /// What the last process left can't be taken over.
+    #[error("the ledger {path} can't be used: {source}")]
+    TakeOver { path: PathBuf, source: LedgerError },
     /// A newer version wrote it, or a migration failed.
     #[error("the ledger {path} can't be brought to this version's form: {source}")]
     Migration { path: PathBuf, source: rusqlite_migration::Error },

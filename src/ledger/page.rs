@@ -7,7 +7,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
 use super::order::{State, Unfinished, superseded};
-use super::{Acceptance, Arrival, Arrived, Begun, Claim, Finished, LedgerError, Position, Ticket, Waiting};
+use super::{Acceptance, Arrival, Arrived, Begun, Claim, Finished, LedgerError, MOST_DEATHS, Origin, Position, Ticket, Waiting};
 use crate::command::{Command, Content, Given, Refused};
 use crate::event::{Conclusion, History, Identity, conclude};
 use crate::outcome::{Action, Answer, Failure, Outcome, Reason, Status};
@@ -32,22 +32,31 @@ impl Page<'_> {
             Arrived::Command(command) => (&command.given, command.content),
             Arrived::Refused(refused) => (&refused.given, refused.content),
         };
-        match self.known(&given.command_id)? {
-            Some(known) if known.content != content && arrival.put_off_copy => Ok(Acceptance::LedgerLost),
-            Some(known) if known.content != content => Ok(Acceptance::Conflict),
-            Some(known) => self.accept_again(&known),
-            None if arrival.put_off_copy => Ok(Acceptance::LedgerLost),
-            None => match &arrival.message {
-                Arrived::Command(command) => self.accept_new(command, arrival.received_at),
-                Arrived::Refused(refused) => self.accept_refused(refused, arrival.received_at),
-            },
+        match (self.known(&given.command_id)?, arrival.origin, &arrival.message) {
+            (Some(known), Origin::Producer, _) if known.content != content => Ok(Acceptance::Conflict),
+            (Some(known), Origin::PutOff | Origin::Replay(_), _) if known.content != content => Ok(Acceptance::LedgerLost),
+            (Some(known), Origin::Replay(generation), Arrived::Command(command)) if known.has_failed_in(generation) => {
+                self.accept_replay(&known, command)
+            }
+            (Some(known), _, _) => self.accept_again(&known),
+            (None, Origin::PutOff | Origin::Replay(_), _) => Ok(Acceptance::LedgerLost),
+            (None, Origin::Producer, Arrived::Command(command)) => self.accept_new(command, arrival.received_at),
+            (None, Origin::Producer, Arrived::Refused(refused)) => self.accept_refused(refused, arrival.received_at),
         }
     }
 
     fn known(&self, command_id: &str) -> Result<Option<Known>, LedgerError> {
-        let mut by_id = self.prepare("SELECT position, content, kf_account, state FROM command WHERE command_id = ?1")?;
+        let mut by_id =
+            self.prepare("SELECT position, content, kf_account, state, generation, status FROM command WHERE command_id = ?1")?;
         let known = by_id.query_row([command_id], |row| {
-            Ok(Known { position: Position(row.get(0)?), content: row.get(1)?, kf_account: row.get(2)?, state: row.get(3)? })
+            Ok(Known {
+                position: Position(row.get(0)?),
+                content: row.get(1)?,
+                kf_account: row.get(2)?,
+                state: row.get(3)?,
+                generation: row.get(4)?,
+                status: row.get(5)?,
+            })
         });
         Ok(known.optional()?)
     }
@@ -73,9 +82,26 @@ impl Page<'_> {
             &New { given: &command.given, content: command.content, received_at, dead_letter: false },
             Stored::Unfinished(State::Accepted),
         )?;
-        self.raise(command, account.as_ref(), received_at)?;
+        self.raise(command, position, account.as_ref(), received_at)?;
         self.supersede(command.account.as_str())?;
         self.acceptance(position)
+    }
+
+    /// The next generation of a failed command, in its first position: it has given way where a newer one was accepted.
+    fn accept_replay(&self, known: &Known, command: &Command) -> Result<Acceptance, LedgerError> {
+        self.execute(
+            "UPDATE command SET state = 'accepted', generation = generation + 1, attempts_before = attempts, given = ?2, age_from = ?3,
+               seen_at = ?3, suspect = 0, deaths = 0, trouble = NULL, trouble_since = NULL, errcode = NULL, errmsg = NULL,
+               finished_at = NULL, status = NULL, reason = NULL, detail = NULL, data = NULL, dead_letter = NULL
+             WHERE position = ?1",
+            params![known.position, as_json(&command.given)?, Millis(self.now)],
+        )?;
+        let account = self.account(command.account.as_str())?;
+        if account.is_some_and(|account| account.last_position > known.position) {
+            self.give_way(known.position)?;
+            return Ok(Acceptance::Decided(read_finished(self.connection, known.position)?));
+        }
+        self.acceptance(known.position)
     }
 
     fn accept_refused(&self, refused: &Refused, received_at: Timestamp) -> Result<Acceptance, LedgerError> {
@@ -92,7 +118,6 @@ impl Page<'_> {
     }
 
     fn insert(&self, new: &New<'_>, state: Stored) -> Result<Position, LedgerError> {
-        let given = serde_json::to_string(new.given).map_err(|_| LedgerError::Unreadable("a command that can't be written as JSON"))?;
         self.execute(
             "INSERT INTO command (command_id, content, action, kf_account, given, state, received_at, age_from, seen_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
@@ -101,7 +126,7 @@ impl Page<'_> {
                 new.content,
                 new.given.action,
                 new.given.kf_account,
-                given,
+                as_json(new.given)?,
                 state,
                 Millis(new.received_at),
                 Millis(self.now)
@@ -111,15 +136,19 @@ impl Page<'_> {
     }
 
     fn account(&self, kf_account: &str) -> Result<Option<Account>, LedgerError> {
-        let mut by_name = self.prepare("SELECT revision, last_delete_at FROM account WHERE kf_account = ?1")?;
+        let mut by_name = self.prepare("SELECT revision, last_delete_at, last_position FROM account WHERE kf_account = ?1")?;
         let account = by_name.query_row([kf_account], |row| {
-            Ok(Account { revision: row.get(0)?, last_delete_at: row.get::<_, Option<Millis>>(1)?.map(|at| at.0) })
+            Ok(Account {
+                revision: row.get(0)?,
+                last_delete_at: row.get::<_, Option<Millis>>(1)?.map(|at| at.0),
+                last_position: Position(row.get(2)?),
+            })
         });
         Ok(account.optional()?)
     }
 
     /// Acceptance raises what is known of the account, for good.
-    fn raise(&self, command: &Command, before: Option<&Account>, received_at: Timestamp) -> Result<(), LedgerError> {
+    fn raise(&self, command: &Command, position: Position, before: Option<&Account>, received_at: Timestamp) -> Result<(), LedgerError> {
         // The producer's own time where it gave one: the message may have waited in the queue, its successor beside it.
         let sent_at = command.sent_at.and_then(|sent_at| sent_at.instant()).unwrap_or(received_at).min(received_at);
         let last_delete_at = match command.action {
@@ -128,9 +157,11 @@ impl Page<'_> {
         };
         let revision = command.given.revision.max(before.and_then(|account| account.revision));
         self.execute(
-            "INSERT INTO account (kf_account, revision, last_action, last_action_at, last_delete_at) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (kf_account) DO UPDATE SET revision = ?2, last_action = ?3, last_action_at = ?4, last_delete_at = ?5",
-            params![command.account.as_str(), revision, command.action, Millis(sent_at), last_delete_at.map(Millis)],
+            "INSERT INTO account (kf_account, revision, last_action, last_action_at, last_delete_at, last_position)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (kf_account) DO UPDATE
+             SET revision = ?2, last_action = ?3, last_action_at = ?4, last_delete_at = ?5, last_position = ?6",
+            params![command.account.as_str(), revision, command.action, Millis(sent_at), last_delete_at.map(Millis), position],
         )?;
         Ok(())
     }
@@ -150,15 +181,24 @@ impl Page<'_> {
         })?;
         let unfinished = rows.collect::<rusqlite::Result<Vec<_>>>()?;
         for position in superseded(&unfinished) {
-            let row = self.unfinished(position)?;
-            let detail = "A newer command for this account was accepted before this one could be finished.";
-            let failure = Failure { reason: Reason::NewerCommand, answer: row.answer, detail: detail.to_owned() };
-            let history = History { attempts: row.attempts, received_at: row.received_at, finished_at: self.now };
-            let identity = Identity::Generation(row.generation);
-            let conclusion = conclude(&row.given, identity, &Outcome::Superseded(failure), history);
-            self.write_outcome(position, &conclusion, false)?;
+            self.give_way(position)?;
         }
         Ok(())
+    }
+
+    /// Ends an unfinished command since a newer one goes first.
+    fn give_way(&self, position: Position) -> Result<(), LedgerError> {
+        let detail = "A newer command for this account was accepted before this one could be finished.";
+        self.end(position, Outcome::Superseded, Reason::NewerCommand, detail)
+    }
+
+    /// Ends an unfinished command by the ledger's own judgement.
+    fn end(&self, position: Position, outcome: fn(Failure) -> Outcome, reason: Reason, detail: &str) -> Result<(), LedgerError> {
+        let row = self.unfinished(position)?;
+        let outcome = outcome(Failure { reason, answer: row.answer, detail: detail.to_owned() });
+        let history = History { attempts: row.attempts, received_at: row.received_at, finished_at: self.now };
+        let conclusion = conclude(&row.given, Identity::Generation(row.generation), &outcome, history);
+        self.write_outcome(position, &conclusion, matches!(outcome, Outcome::Failed(_)))
     }
 
     /// Commands whose message was not seen since then hold nobody up.
@@ -178,6 +218,11 @@ impl Page<'_> {
         }
         if self.is_behind(kf_account, position)? {
             return Ok(Claim::Behind);
+        }
+        if row.deaths >= MOST_DEATHS {
+            let detail = "The worker died each time that it carried out this command alone. Look for the crash in its log and report it.";
+            self.end(position, Outcome::Failed, Reason::Poison, detail)?;
+            return Ok(Claim::Finished(read_finished(self.connection, position)?));
         }
         // A call that this very process began and never told the end of: its task was ended from outside.
         let forgotten = row.state == Stored::Unfinished(State::Running);
@@ -213,7 +258,7 @@ impl Page<'_> {
             self.remember_lost_add(position)?;
         }
         self.execute(
-            "UPDATE command SET state = 'waiting', answer_lost = max(answer_lost, ?2),
+            "UPDATE command SET state = 'waiting', suspect = 0, deaths = 0, answer_lost = max(answer_lost, ?2),
                trouble_since = CASE WHEN trouble IS ?3 THEN trouble_since ELSE ?4 END, trouble = ?3,
                errcode = coalesce(?5, errcode), errmsg = coalesce(?6, errmsg)
              WHERE position = ?1",
@@ -231,6 +276,46 @@ impl Page<'_> {
             self.supersede(kf_account)?;
         }
         self.finished(position)
+    }
+
+    /// Carrying out a command has panicked: that counts like a death at which it was alone.
+    pub fn panicked(&self, position: Position) -> Result<(), LedgerError> {
+        self.remember_lost_add(position)?;
+        self.execute(
+            "UPDATE command SET state = 'waiting', answer_lost = 1, deaths = deaths + 1 WHERE position = ?1 AND state <> 'finished'",
+            [position],
+        )?;
+        Ok(())
+    }
+
+    /// Gives back what is in flight at an orderly end: nobody has died.
+    pub fn release(&self) -> Result<(), LedgerError> {
+        self.remember_all_lost_adds()?;
+        self.execute("UPDATE command SET state = 'waiting', answer_lost = 1 WHERE state <> 'finished' AND state = 'running'", [])?;
+        Ok(())
+    }
+
+    /// Calls that were in flight when the last process died have an unknown outcome, and one of them may have killed it.
+    pub fn take_over(&self) -> Result<(), LedgerError> {
+        self.remember_all_lost_adds()?;
+        self.execute(
+            "UPDATE command SET state = 'abandoned', answer_lost = 1, suspect = 1,
+               deaths = deaths + (SELECT count(*) = 1 FROM command WHERE state <> 'finished' AND state = 'running')
+             WHERE state <> 'finished' AND state = 'running'",
+            [],
+        )?;
+        Ok(())
+    }
+
+    fn remember_all_lost_adds(&self) -> Result<(), LedgerError> {
+        self.execute(
+            "UPDATE account SET lost_add_at = max(coalesce(lost_add_at, 0), lost.begun_at)
+             FROM (SELECT kf_account, max(begun_at) AS begun_at FROM command
+                   WHERE state <> 'finished' AND state = 'running' AND action = 'add' GROUP BY kf_account) AS lost
+             WHERE account.kf_account = lost.kf_account",
+            [],
+        )?;
+        Ok(())
     }
 
     /// An add whose answer was lost may still land, whatever is asked next.
@@ -299,6 +384,8 @@ impl Page<'_> {
             position,
             generation: row.generation,
             attempts: row.attempts,
+            attempts_before: row.attempts_before,
+            suspect: row.suspect,
             received_at: row.received_at,
             age_from: row.age_from,
         }))
@@ -314,7 +401,8 @@ impl Page<'_> {
 
     fn unfinished(&self, position: Position) -> Result<UnfinishedRow, LedgerError> {
         let mut by_position = self.prepare(
-            "SELECT given, state, generation, attempts, answer_lost, trouble, trouble_since, errcode, errmsg, received_at, age_from
+            "SELECT given, state, generation, attempts, answer_lost, trouble, trouble_since, errcode, errmsg, received_at, age_from,
+               attempts_before, suspect, deaths
              FROM command WHERE position = ?1",
         )?;
         Ok(by_position.query_row([position], UnfinishedRow::read)?)
@@ -356,6 +444,14 @@ struct Known {
     content: Content,
     kf_account: Option<String>,
     state: Stored,
+    generation: u32,
+    status: Option<Status>,
+}
+
+impl Known {
+    fn has_failed_in(&self, generation: u32) -> bool {
+        self.state == Stored::Finished && self.status == Some(Status::Failed) && self.generation == generation
+    }
 }
 
 /// A message that becomes a row.
@@ -370,6 +466,7 @@ struct New<'a> {
 struct Account {
     revision: Option<i64>,
     last_delete_at: Option<Timestamp>,
+    last_position: Position,
 }
 
 /// An unfinished row.
@@ -383,6 +480,9 @@ struct UnfinishedRow {
     answer: Option<Answer>,
     received_at: Timestamp,
     age_from: Timestamp,
+    attempts_before: u32,
+    suspect: bool,
+    deaths: u32,
 }
 
 impl UnfinishedRow {
@@ -399,6 +499,9 @@ impl UnfinishedRow {
             answer: errcode.map(|errcode| Answer { errcode, errmsg: errmsg.unwrap_or_default() }),
             received_at: row.get::<_, Millis>(9)?.0,
             age_from: row.get::<_, Millis>(10)?.0,
+            attempts_before: row.get(11)?,
+            suspect: row.get(12)?,
+            deaths: row.get(13)?,
         })
     }
 }
@@ -425,6 +528,10 @@ pub fn read_finished(connection: &Connection, position: Position) -> Result<Fini
         Ok(Finished { position, conclusion, dead_letter_owed })
     })?;
     Ok(finished)
+}
+
+fn as_json(given: &Given) -> Result<String, LedgerError> {
+    serde_json::to_string(given).map_err(|_| LedgerError::Unreadable("a command that can't be written as JSON"))
 }
 
 /// A time as it is stored: milliseconds since 1970.

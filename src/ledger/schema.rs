@@ -17,8 +17,11 @@ pub fn migrations() -> Migrations<'static> {
             state         TEXT NOT NULL,                     -- accepted, running, waiting, abandoned, finished
             generation    INTEGER NOT NULL DEFAULT 0,        -- 0, and one more for each replay
             attempts      INTEGER NOT NULL DEFAULT 0,        -- calls to WeChat begun
+            attempts_before INTEGER NOT NULL DEFAULT 0,      -- those of earlier generations among them
             begun_at      INTEGER,                           -- the latest call
             answer_lost   INTEGER NOT NULL DEFAULT 0,        -- a call of this command may have landed unseen
+            suspect       INTEGER NOT NULL DEFAULT 0,        -- under way when the process died: it runs alone next time
+            deaths        INTEGER NOT NULL DEFAULT 0,        -- times that it was alone under way when the process died
             trouble       TEXT,                              -- why it waits
             trouble_since INTEGER,
             errcode       INTEGER,                           -- WeChat's latest answer while it waits
@@ -42,6 +45,7 @@ pub fn migrations() -> Migrations<'static> {
             revision       INTEGER,                          -- the latest accepted
             last_action    TEXT NOT NULL,
             last_action_at INTEGER NOT NULL,
+            last_position  INTEGER NOT NULL,                 -- of the latest accepted command
             last_delete_at INTEGER,                          -- when the latest accepted delete was sent
             lost_add_at    INTEGER                           -- when the latest add whose answer was lost was sent
         ) STRICT, WITHOUT ROWID;

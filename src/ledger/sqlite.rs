@@ -1,7 +1,7 @@
 //! The ledger in one SQLite file: one thread writes, and everything that waits shares a transaction and an fsync.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,9 +40,13 @@ impl Ledger {
         let lock = take_lock(&settings.path)?;
         let mut connection = open_for_writing(&settings.path)?;
         schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: settings.path.clone(), source })?;
-        let id = claim_abandoned(&mut connection).map_err(|source| OpenError::Database { path: settings.path.clone(), source })?;
+        let id = connection
+            .query_row("SELECT ledger_id FROM identity", [], |row| row.get(0))
+            .map_err(|source| OpenError::Database { path: settings.path.clone(), source })?;
+        let file = FileIdentity::of(&settings.path).map_err(|source| OpenError::File { path: settings.path.clone(), source })?;
         let (requests, queue) = mpsc::unbounded_channel();
-        let writer = Writer { connection, retention: settings.retention, patience: settings.patience, _lock: lock };
+        let mut writer = Writer { connection, settings: settings.clone(), file, _lock: lock };
+        writer.take_over().map_err(|source| OpenError::TakeOver { path: settings.path.clone(), source })?;
         std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(queue))
@@ -101,6 +105,22 @@ impl Ledger {
     /// Where the ledger can't be written.
     pub async fn dead_lettered(&self, position: Position) -> Result<(), LedgerError> {
         self.ask(move |page| page.dead_lettered(position)).await
+    }
+
+    /// Records that carrying out a command has panicked.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn panicked(&self, position: Position) -> Result<(), LedgerError> {
+        self.ask(move |page| page.panicked(position)).await
+    }
+
+    /// Gives back what is in flight at an orderly end, so that it does not look like a death.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then it will look like one.
+    pub async fn release(&self) -> Result<(), LedgerError> {
+        self.ask(|page| page.release()).await
     }
 
     /// Forgets some outcomes older than the retention; answers how many. Zero means that there are no more for now.
@@ -216,27 +236,25 @@ fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Calls that were in flight when the last process ended have an unknown outcome; answers the ledger's id.
-fn claim_abandoned(connection: &mut Connection) -> rusqlite::Result<String> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute(
-        "UPDATE account SET lost_add_at = max(coalesce(lost_add_at, 0), lost.begun_at)
-         FROM (SELECT kf_account, max(begun_at) AS begun_at FROM command
-               WHERE state <> 'finished' AND state = 'running' AND action = 'add' GROUP BY kf_account) AS lost
-         WHERE account.kf_account = lost.kf_account",
-        [],
-    )?;
-    transaction.execute("UPDATE command SET state = 'abandoned', answer_lost = 1 WHERE state <> 'finished' AND state = 'running'", [])?;
-    let id = transaction.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0))?;
-    transaction.commit()?;
-    Ok(id)
+/// Which file it is, whatever stands at its path later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
 }
 
 /// The writing thread's own.
 struct Writer {
     connection: Connection,
-    retention: Duration,
-    patience: Duration,
+    settings: Settings,
+    file: FileIdentity,
     /// Held for as long as this process may write.
     _lock: File,
 }
@@ -248,7 +266,15 @@ impl Writer {
         while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
             let mut batch = batch.drain(..);
             let mut answers = Vec::with_capacity(batch.len());
-            let result = self.transact(&mut batch, &mut answers);
+            let result = self.transact(|page| {
+                // One failure undoes the whole transaction: nobody may rely on a part of it.
+                for work in batch.by_ref() {
+                    let (went_well, answer) = work(Ok(page));
+                    answers.push(answer);
+                    went_well?;
+                }
+                Ok(())
+            });
             if let Err(error) = &result {
                 answers.extend(batch.map(|work| work(Err(error.clone())).1));
             }
@@ -258,16 +284,19 @@ impl Writer {
         }
     }
 
-    /// One failure undoes the whole transaction: nobody may rely on a part of it.
-    fn transact(&mut self, batch: &mut impl Iterator<Item = Work>, answers: &mut Vec<Answer>) -> Result<(), LedgerError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    /// What the last process left in flight has an unknown outcome.
+    fn take_over(&mut self) -> Result<(), LedgerError> {
+        self.transact(|page| page.take_over())
+    }
 
-        let page = Page { connection: &transaction, now: now(), retention: self.retention, patience: self.patience };
-        for work in batch {
-            let (went_well, answer) = work(Ok(&page));
-            answers.push(answer);
-            went_well?;
+    fn transact(&mut self, work: impl FnOnce(&Page<'_>) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+        // SQLite goes on writing to a file that was deleted under it.
+        if FileIdentity::of(&self.settings.path).ok() != Some(self.file) {
+            return Err(LedgerError::Gone);
         }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (retention, patience) = (self.settings.retention, self.settings.patience);
+        work(&Page { connection: &transaction, now: now(), retention, patience })?;
         Ok(transaction.commit()?)
     }
 }

@@ -50,7 +50,7 @@ fn arrived(message: &Message) -> Arrived {
 }
 
 fn arrival(message: &Message) -> Arrival {
-    Arrival { message: arrived(message), received_at: Timestamp::now(), put_off_copy: false }
+    Arrival { message: arrived(message), received_at: Timestamp::now(), origin: Origin::Producer }
 }
 
 /// `+id` adds the account `a@test`, `-id` deletes it; `+id#7` with a revision.
@@ -133,7 +133,8 @@ async fn a_repeat_is_answered_byte_for_byte_also_after_a_restart() {
 
 #[tokio::test]
 async fn the_first_outcome_stands() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     let first = ticket(&ledger, "+1").await;
     finish(&ledger, "+1", first, Effect::Created).await;
     let second = finish(&ledger, "+1", first, Effect::Unknown).await;
@@ -142,7 +143,8 @@ async fn the_first_outcome_stands() {
 
 #[tokio::test]
 async fn an_id_with_other_content_changes_nothing() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     ticket(&ledger, "+1").await;
     assert!(matches!(accept(&ledger, "-1").await, Acceptance::Conflict));
     ticket(&ledger, "+1").await;
@@ -153,7 +155,8 @@ async fn an_id_with_other_content_changes_nothing() {
 
 #[tokio::test]
 async fn one_account_begins_in_order_and_another_does_not_wait() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     let (first, second) = (ticket(&ledger, "+1").await, ticket(&ledger, "-2").await);
     assert!(matches!(ledger.begin(second.position).await.unwrap(), Claim::Behind));
     let other = message(r#"{"command_id":"o","action":"delete","kf_account":"b@test"}"#);
@@ -167,7 +170,8 @@ async fn one_account_begins_in_order_and_another_does_not_wait() {
 
 #[tokio::test]
 async fn a_delete_supersedes_an_add_that_waits() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     let add = ticket(&ledger, "+1").await;
     begin(&ledger, add).await;
     assert!(ledger.wait(add.position, waiting(false)).await.unwrap().is_none());
@@ -181,7 +185,8 @@ async fn a_delete_supersedes_an_add_that_waits() {
 
 #[tokio::test]
 async fn what_queued_behind_a_call_supersedes_it_once_it_waits_and_an_add_never_supersedes_a_delete() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     let first = ticket(&ledger, "-1").await;
     begin(&ledger, first).await;
     let (second, third) = (ticket(&ledger, "+2").await, ticket(&ledger, "+3").await);
@@ -211,7 +216,8 @@ async fn a_call_of_a_worker_that_died_has_an_unknown_outcome_and_may_be_supersed
 
 #[tokio::test]
 async fn a_lost_answer_of_an_add_is_remembered_for_the_delete() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     let add = ticket(&ledger, "+1").await;
     let before = Timestamp::now();
     begin(&ledger, add).await;
@@ -224,7 +230,8 @@ async fn a_lost_answer_of_an_add_is_remembered_for_the_delete() {
 
 #[tokio::test]
 async fn the_time_of_a_trouble_counts_from_when_it_began() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     let add = ticket(&ledger, "+1").await;
     begin(&ledger, add).await;
     ledger.wait(add.position, waiting(false)).await.unwrap();
@@ -236,7 +243,8 @@ async fn the_time_of_a_trouble_counts_from_when_it_began() {
 
 #[tokio::test]
 async fn revisions_are_the_producers_order() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     ticket(&ledger, "+1#5").await;
     assert_eq!(status(&accept(&ledger, "-2#5").await), (Status::Superseded, Some(Reason::StaleRevision)));
     assert_eq!(status(&accept(&ledger, "-3#4").await), (Status::Superseded, Some(Reason::StaleRevision)));
@@ -249,7 +257,8 @@ async fn revisions_are_the_producers_order() {
 
 #[tokio::test]
 async fn an_unseen_add_sent_before_the_last_delete_is_superseded() {
-    let ledger = Fixture::new().open();
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
     let sent = |text: &str, timestamp: u64| Message { timestamp: Some(timestamp), ..command(text) };
     let accepted = ledger
         .accept(vec![
@@ -270,12 +279,116 @@ async fn an_unseen_add_sent_before_the_last_delete_is_superseded() {
 
 #[tokio::test]
 async fn a_put_off_copy_that_is_not_known_is_lost() {
-    let ledger = Fixture::new().open();
-    let copy = |text: &str| Arrival { put_off_copy: true, ..arrival(&command(text)) };
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let copy = |text: &str| Arrival { origin: Origin::PutOff, ..arrival(&command(text)) };
     assert!(matches!(ledger.accept(vec![copy("+1")]).await.unwrap()[0], Acceptance::LedgerLost));
     ticket(&ledger, "+1").await;
     assert!(matches!(ledger.accept(vec![copy("+1")]).await.unwrap()[0], Acceptance::Unfinished(_)));
     assert!(matches!(ledger.accept(vec![copy("-1")]).await.unwrap()[0], Acceptance::LedgerLost), "other content is no copy");
+}
+
+/// Ends a command as failed, as the worker does after a refusal of WeChat's.
+async fn fail(ledger: &Ledger, text: &str, ticket: Ticket) -> Finished {
+    let Arrived::Command(command) = arrived(&command(text)) else { panic!("{text}") };
+    let history = History { attempts: ticket.attempts, received_at: ticket.received_at, finished_at: Timestamp::UNIX_EPOCH };
+    let outcome = Outcome::Failed(crate::outcome::Failure::new(Reason::NicknameRefused, "no"));
+    let conclusion = conclude(&command.given, Identity::Generation(ticket.generation), &outcome, history);
+    ledger.finish(ticket.position, conclusion, true).await.unwrap()
+}
+
+async fn replay(ledger: &Ledger, text: &str, generation: u32) -> Acceptance {
+    let replayed = Arrival { origin: Origin::Replay(generation), ..arrival(&command(text)) };
+    ledger.accept(vec![replayed]).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn a_replay_is_the_next_generation_in_the_first_position_and_the_same_dead_letter_makes_one() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let first = ticket(&ledger, "+1").await;
+    begin(&ledger, first).await;
+    let failed = fail(&ledger, "+1", first).await;
+    assert!(failed.dead_letter_owed);
+    let Acceptance::Unfinished(again) = replay(&ledger, "+1", 0).await else { panic!() };
+    assert_eq!((again.position, again.generation, again.attempts, again.attempts_before), (first.position, 1, 1, 1));
+    let Acceptance::Unfinished(once_more) = replay(&ledger, "+1", 0).await else { panic!() };
+    assert_eq!(once_more.generation, 1, "a second copy of the same dead letter");
+    assert_eq!(begin(&ledger, again).await.attempts, 2);
+    fail(&ledger, "+1", again).await;
+    assert_eq!(status(&replay(&ledger, "+1", 0).await).0, Status::Failed, "an old dead letter only repeats");
+    let Acceptance::Unfinished(third) = replay(&ledger, "+1", 1).await else { panic!() };
+    assert_eq!(third.generation, 2);
+}
+
+#[tokio::test]
+async fn a_replay_gives_way_to_what_was_accepted_since_and_needs_a_failed_command() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let first = ticket(&ledger, "+1").await;
+    fail(&ledger, "+1", first).await;
+    let second = ticket(&ledger, "-2").await;
+    finish(&ledger, "-2", second, Effect::Deleted).await;
+    let Acceptance::Decided(superseded) = replay(&ledger, "+1", 0).await else { panic!() };
+    assert_eq!(superseded.conclusion.reason, Some(Reason::NewerCommand));
+    assert!(superseded.conclusion.event().unwrap().id.ends_with("/result/1"));
+    assert_eq!(status(&replay(&ledger, "-2", 0).await).0, Status::Succeeded, "a success is only repeated");
+    assert!(matches!(replay(&ledger, "+9", 0).await, Acceptance::LedgerLost), "an unknown one is not carried out");
+}
+
+#[tokio::test]
+async fn a_command_that_was_alone_under_way_at_three_deaths_is_poison() {
+    let fixture = Fixture::new();
+    for death in 0..MOST_DEATHS {
+        let ledger = fixture.open();
+        let suspect = ticket(&ledger, "+1").await;
+        assert_eq!(suspect.suspect, death > 0);
+        begin(&ledger, suspect).await;
+    }
+    let ledger = fixture.open();
+    let poison = ticket(&ledger, "+1").await;
+    let Claim::Finished(finished) = ledger.begin(poison.position).await.unwrap() else { panic!() };
+    assert_eq!((finished.conclusion.status, finished.conclusion.reason), (Status::Failed, Some(Reason::Poison)));
+    assert!(finished.dead_letter_owed);
+}
+
+#[tokio::test]
+async fn orderly_ends_company_and_survived_attempts_make_no_poison() {
+    let fixture = Fixture::new();
+    let other = message(r#"{"command_id":"o","action":"delete","kf_account":"b@test"}"#);
+    for _ in 0..2 * MOST_DEATHS {
+        let ledger = fixture.open();
+        let first = ticket(&ledger, "+1").await;
+        begin(&ledger, first).await;
+        ledger.release().await.unwrap();
+        drop(ledger);
+
+        let ledger = fixture.open();
+        let first = ticket(&ledger, "+1").await;
+        assert!(!first.suspect, "an orderly end makes no suspect");
+        let Acceptance::Unfinished(second) = ledger.accept(vec![arrival(&other)]).await.unwrap().remove(0) else { panic!() };
+        begin(&ledger, first).await;
+        begin(&ledger, second).await;
+        drop(ledger);
+
+        let ledger = fixture.open();
+        assert!(ticket(&ledger, "+1").await.suspect);
+        begin(&ledger, first).await;
+        ledger.wait(first.position, waiting(false)).await.unwrap();
+        assert!(!ticket(&ledger, "+1").await.suspect, "it was tried and nobody died");
+        begin(&ledger, second).await;
+        ledger.wait(second.position, waiting(false)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_deleted_under_the_worker_takes_nothing_more() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    ticket(&ledger, "+1").await;
+    std::fs::remove_file(fixture.settings().path).unwrap();
+    assert!(matches!(ledger.accept(vec![arrival(&command("+2"))]).await, Err(LedgerError::Gone)));
+    assert!(matches!(ledger.probe().await, Err(LedgerError::Gone)));
 }
 
 #[tokio::test]

@@ -114,9 +114,10 @@ impl Worker {
             Claim::Begun(begun) => begun,
             Claim::Finished(finished) => {
                 match finished.conclusion.status {
-                    Status::Superseded => self.metrics.finished(&finished.conclusion),
+                    // The ledger itself has just decided.
+                    Status::Superseded | Status::Failed => self.metrics.finished(&finished.conclusion),
                     // A second delivery of a command that the first one has carried out.
-                    Status::Succeeded | Status::Failed | Status::Rejected => self.metrics.repeats.inc(),
+                    Status::Succeeded | Status::Rejected => self.metrics.repeats.inc(),
                 }
                 return Ok(Some(Fate::Concluded(finished)));
             }
@@ -126,6 +127,7 @@ impl Worker {
             }
         };
         job.ticket.attempts = begun.attempts;
+        job.ticket.suspect = false;
         job.trouble = begun.trouble;
         match self.call(job, &token).await {
             Ok(reached) => self.reached(job, official_account, begun, reached).await,
@@ -147,15 +149,20 @@ impl Worker {
 
     async fn call(&self, job: &Job, token: &Token) -> Result<Reached, AttemptFailure> {
         let _in_flight = self.metrics.attempt(job.command.action);
+        #[cfg(debug_assertions)]
+        fault_point(&job.command.given.command_id);
         self.wechat.call(token, &job.command).await
     }
 
+    /// The right to call: one of many, or all of them for a command that was under way when the process died, so that
+    /// it is known which one it was if that happens again.
     async fn permit(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
+        let permits = if job.ticket.suspect { self.settings.concurrency } else { 1 };
         tokio::select! {
             () = self.draining.cancelled() => None,
             () = job.delivery.session().lost() => None,
             // The semaphore is never closed.
-            permit = self.calls.acquire() => permit.ok(),
+            permit = self.calls.acquire_many(permits.try_into().unwrap_or(u32::MAX)) => permit.ok(),
         }
     }
 
@@ -200,7 +207,7 @@ impl Worker {
         let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
         let attempted = Attempted {
             action: job.command.action,
-            attempts: job.ticket.attempts,
+            attempts: job.ticket.attempts.saturating_sub(job.ticket.attempts_before),
             tries: job.tries,
             age: since(job.ticket.age_from),
             same_trouble_for: job.trouble.filter(|(trouble, _)| *trouble == reason).map_or(Duration::ZERO, |(_, at)| since(at)),
@@ -323,6 +330,15 @@ impl Job {
         if let Some(Hold::Until(until)) = self.hold {
             self.hold = Some(Hold::News(until));
         }
+    }
+}
+
+/// Where a test lets carrying out one command panic. No release build has it.
+#[cfg(debug_assertions)]
+#[expect(clippy::panic, reason = "the panic is what is asked for")]
+fn fault_point(command_id: &str) {
+    if std::env::var("KF_FAULT_PANIC").is_ok_and(|asked| asked == command_id) {
+        panic!("a test has asked for this panic");
     }
 }
 

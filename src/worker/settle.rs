@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Worker;
 use crate::broker::{Delivery, PublishError};
 use crate::command::{Command, Given, Message};
-use crate::event::{Conclusion, History, Identity, conclude, now};
+use crate::event::{Conclusion, History, Identity, conclude, dead_letter_id, now};
 use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
 use crate::metrics::observe;
 use crate::outcome::{Failure, Outcome, Reason};
@@ -96,7 +96,7 @@ impl Worker {
                 Identity::OtherContent(_) | Identity::NotAuthorised(_) => 0,
             };
             let failure = Failure::new(conclusion.reason.unwrap_or(Reason::WorkerBug), conclusion.detail.clone());
-            self.dead_letter(delivery, &format!("{}/dead/{generation}", conclusion.command_id), &failure).await?;
+            self.dead_letter(delivery, &dead_letter_id(&conclusion.command_id, generation), &failure).await?;
             self.ledger.dead_lettered(finished.position).await?;
         }
         log_outcome(conclusion);
@@ -154,9 +154,9 @@ pub fn not_authorised(message: &Message, command: Option<&Command>, failure: Fai
     Fate::NotAuthorised(failure, answer)
 }
 
-/// A put-off copy that this ledger does not know: nobody can tell what came after it.
+/// A put-off copy, or a replay, that this ledger does not know: nobody can tell what came after it.
 pub fn ledger_lost() -> Fate {
-    let detail = "It was put off by a worker with another ledger, so it is not known what came after it. See what the account should be, then send a new command.";
+    let detail = "This worker's ledger does not know the command (any more), so it is not known what came after it. See what the account should be, then send a new command.";
     Fate::DeadLettered(Failure::new(Reason::LedgerLost, detail))
 }
 

@@ -8,6 +8,7 @@ mod bad_input;
 mod bulk;
 mod config;
 mod crash;
+mod dead;
 mod layout;
 mod order;
 mod results;

@@ -148,6 +148,11 @@ impl Worker {
         self.child.try_wait().expect("the process can be asked").is_none()
     }
 
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.files.config
+    }
+
     /// What it has logged so far, in all its lives.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.files.log).expect("the log can be read")
