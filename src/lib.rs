@@ -241,3 +241,28 @@ async fn prune(ledger: Ledger) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_is_never_reached_is_given_up_in_the_end() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        // Port 1 refuses at once; the waits between pass in no time.
+        let environment = [
+            ("KF_AMQP__URL", "amqp://guest:guest@127.0.0.1:1/%2f".to_owned()),
+            ("KF_LEDGER__URL", format!("sqlite:{}", folder.path().join("ledger.db").display())),
+            ("KF_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+            ("KF_OFFICIAL_ACCOUNT__0__WECHAT_ID", "test".to_owned()),
+            ("KF_OFFICIAL_ACCOUNT__0__APP_ID", "wx1".to_owned()),
+            ("KF_OFFICIAL_ACCOUNT__0__APP_SECRET", "secret".to_owned()),
+        ];
+        let config = config::load(None, environment.map(|(name, value)| (name.to_owned(), value))).unwrap();
+        let begun = Instant::now();
+        let ended = run(config, CancellationToken::new()).await;
+        assert!(matches!(ended, Err(RunError::Unreachable(_))), "{ended:?}");
+        assert!(begun.elapsed() > Duration::from_secs(60), "it is patient first: {:?}", begun.elapsed());
+    }
+}

@@ -4,14 +4,19 @@
 //! one; a channel confirms about 2,400 a second, and the pool multiplies that.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::{ConnectError, TIME_LIMIT, describe, within};
 use crate::metrics::Metrics;
 
+/// How long an alarm of the broker is waited out. Then the session ends and what it held goes back into the queue, since
+/// nothing may be held for so long that the broker takes it away.
+const BLOCKED_LIMIT: Duration = Duration::from_secs(300);
 /// Channels of a worker's publisher.
 pub const CHANNELS: usize = 16;
 
@@ -103,7 +108,7 @@ impl Publisher {
         }
     }
 
-    /// Waits for the confirm, within the time limit; time during which the broker blocks us does not count.
+    /// Waits for the confirm, within the time limit; while the broker blocks us, for longer.
     async fn confirmed(&self, channel: &Channel, outgoing: Outgoing<'_>, mandatory: bool) -> Result<Confirmation, ConnectError> {
         let options = BasicPublishOptions { mandatory, ..Default::default() };
         let exchange = async {
@@ -112,10 +117,11 @@ impl Publisher {
             sent.await?.await
         };
         tokio::pin!(exchange);
+        let patient_until = Instant::now() + BLOCKED_LIMIT;
         loop {
             match tokio::time::timeout(TIME_LIMIT, &mut exchange).await {
                 Ok(confirmation) => return confirmation.map_err(describe),
-                Err(_) if self.status.blocked() && self.status.connected() => {}
+                Err(_) if self.status.blocked() && self.status.connected() && Instant::now() < patient_until => {}
                 Err(_) => return Err(ConnectError::Unreachable(format!("the broker confirmed nothing within {} s", TIME_LIMIT.as_secs()))),
             }
         }

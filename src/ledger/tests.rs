@@ -183,6 +183,83 @@ async fn a_delete_supersedes_an_add_that_waits() {
     assert_eq!(begin(&ledger, delete).await.attempts, 1);
 }
 
+/// What happened to the older of two commands before the newer one came.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Older {
+    Accepted,
+    InFlight,
+    Waits,
+    Died,
+}
+
+/// Ways in which a ledger can be led to the same end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Plain,
+    /// The process ends in order and begins anew in between.
+    Restarted,
+    /// Every message comes twice, the newer one first.
+    Doubled,
+}
+
+#[tokio::test]
+async fn every_pair_of_commands_ends_as_the_rule_says_on_every_way() {
+    for way in [Way::Plain, Way::Restarted, Way::Doubled] {
+        for older in [Older::Accepted, Older::InFlight, Older::Waits, Older::Died] {
+            for (first, second) in [("+1", "+2"), ("+1", "-2"), ("-1", "+2"), ("-1", "-2")] {
+                let superseded = pair(first, older, second, way).await;
+                // An orderly restart makes a call in flight one that waits.
+                let stuck = matches!(older, Older::Waits | Older::Died) || (older == Older::InFlight && way == Way::Restarted);
+                let expected = stuck && (first, second) != ("-1", "+2");
+                assert_eq!(superseded, expected, "{first} {older:?}, then {second}, {way:?}");
+            }
+        }
+    }
+}
+
+/// Plays one pair and answers whether the newer command superseded the older one.
+async fn pair(first: &str, older: Older, second: &str, way: Way) -> bool {
+    let fixture = Fixture::new();
+    let mut ledger = fixture.open();
+    let one = ticket(&ledger, first).await;
+    if older != Older::Accepted {
+        begin(&ledger, one).await;
+    }
+    if older == Older::Waits {
+        ledger.wait(one.position, waiting(false)).await.unwrap();
+    }
+    if older == Older::Died {
+        drop(ledger);
+        ledger = fixture.open();
+    }
+    let two = ticket(&ledger, second).await;
+    match way {
+        Way::Plain => {}
+        Way::Restarted => {
+            ledger.release().await.unwrap();
+            drop(ledger);
+            ledger = fixture.open();
+        }
+        Way::Doubled => {
+            assert_eq!(ticket(&ledger, second).await.position, two.position);
+        }
+    }
+    // The older command comes (again), as it does after a restart and as a second copy.
+    let superseded = match accept(&ledger, first).await {
+        Acceptance::Unfinished(again) => {
+            assert_eq!(again.position, one.position);
+            false
+        }
+        repeat => {
+            assert_eq!(status(&repeat), (Status::Superseded, Some(Reason::NewerCommand)));
+            true
+        }
+    };
+    // The newer one goes exactly where nothing older is left.
+    assert_eq!(matches!(ledger.begin(two.position).await.unwrap(), Claim::Begun(_)), superseded);
+    superseded
+}
+
 #[tokio::test]
 async fn what_queued_behind_a_call_supersedes_it_once_it_waits_and_an_add_never_supersedes_a_delete() {
     let fixture = Fixture::new();
