@@ -1,6 +1,7 @@
 //! Turns the bytes of a message into a command, or says exactly which rule of the contract it breaks.
 
 mod json;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,13 +10,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use rules::MAX_META;
+
 use crate::outcome::{Action, Failure, Reason};
 use json::Json;
+use rules::{check_account, check_meta, check_names, check_nickname, check_revision, raw_meta, wrong_type};
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// The largest `meta` that is taken, in bytes of JSON as given.
-pub const MAX_META: usize = 4 * 1024;
 
 /// A message as the broker delivered it, free of the broker's own types.
 #[derive(Debug, Clone, Default)]
@@ -358,9 +360,6 @@ struct Read<'a> {
     known: &'a [&'a str],
 }
 
-/// The fields that every form carries.
-const FIELDS: [&str; 4] = ["kf_account", "nickname", "revision", "meta"];
-
 fn read_fields(read: Read<'_>, fields: &Json, raw: &[u8]) -> Decoded {
     let text = |name: &str| fields.get(name).and_then(Json::as_str).map(str::to_owned);
     let given = Given {
@@ -390,88 +389,6 @@ fn read_fields(read: Read<'_>, fields: &Json, raw: &[u8]) -> Decoded {
             Decoded::Refused(Refused { given, content, failure, dead_letter: false })
         }
     }
-}
-
-fn check_names(fields: &Json, known: &[&str]) -> Result<(), Failure> {
-    if let Some(key) = fields.duplicate_key() {
-        return Err(Failure::new(Reason::DuplicateKey, format!("The key `{}` stands twice in one object.", clip(key))));
-    }
-    match fields.keys().find(|key| !FIELDS.contains(key) && !known.contains(key)) {
-        Some(key) => {
-            Err(Failure::new(Reason::UnknownField, format!("The field `{}` is not known. Put your own data into `meta`.", clip(key))))
-        }
-        None => Ok(()),
-    }
-}
-
-fn check_account(fields: &Json) -> Result<KfAccount, Failure> {
-    match fields.get("kf_account") {
-        None => Err(Failure::new(Reason::MissingField, "`kf_account` is missing.")),
-        Some(Json::String(text)) => KfAccount::parse(text).ok_or_else(|| {
-            let rule = "1 to 10 of A-Z a-z 0-9 _, an @, and the Official Account's WeChat ID of 1 to 30 of A-Z a-z 0-9 _ -";
-            Failure::new(Reason::InvalidKfAccount, format!("`kf_account` is not of the form {rule}."))
-        }),
-        Some(_) => Err(wrong_type("kf_account", "a string")),
-    }
-}
-
-fn check_nickname(fields: &Json, action: Action) -> Result<(), Failure> {
-    let refuse = |detail: &str| Err(Failure::new(Reason::InvalidNickname, detail));
-    match (action, fields.get("nickname")) {
-        (Action::Delete, None) => Ok(()),
-        (Action::Delete, Some(_)) => refuse("A `delete` takes no `nickname`. Leave it out."),
-        (Action::Add, None) => refuse("An `add` needs a `nickname`."),
-        (Action::Add, Some(Json::String(name))) => {
-            if !(1..=16).contains(&name.chars().count()) {
-                refuse("`nickname` has not 1 to 16 characters.")
-            } else if name.chars().any(char::is_control) {
-                refuse("`nickname` has a control character.")
-            } else if name.chars().all(char::is_whitespace) {
-                refuse("`nickname` is only white space.")
-            } else {
-                Ok(())
-            }
-        }
-        (Action::Add, Some(_)) => Err(wrong_type("nickname", "a string")),
-    }
-}
-
-fn check_revision(fields: &Json) -> Result<(), Failure> {
-    match fields.get("revision") {
-        None => Ok(()),
-        Some(Json::Number(number)) if number.is_i64() || number.is_u64() => match number.as_i64() {
-            Some(0..) => Ok(()),
-            _ => Err(Failure::new(Reason::InvalidRevision, "`revision` is outside 0 to 9223372036854775807.")),
-        },
-        Some(_) => Err(wrong_type("revision", "an integer")),
-    }
-}
-
-fn check_meta(fields: &Json, raw: Option<&RawValue>) -> Result<(), Failure> {
-    match fields.get("meta") {
-        None => Ok(()),
-        Some(Json::Object(_)) if raw.is_some_and(|raw| raw.get().len() <= MAX_META) => Ok(()),
-        Some(Json::Object(_)) => Err(Failure::new(Reason::InvalidMeta, format!("`meta` has more than {MAX_META} bytes of JSON."))),
-        Some(_) => Err(wrong_type("meta", "an object")),
-    }
-}
-
-/// `meta` in the producer's own spelling, so that it comes back as it was given.
-fn raw_meta(raw: &[u8]) -> Option<Box<RawValue>> {
-    #[derive(Deserialize)]
-    struct OnlyMeta {
-        meta: Option<Box<RawValue>>,
-    }
-    serde_json::from_slice::<OnlyMeta>(raw).ok().and_then(|only| only.meta)
-}
-
-fn wrong_type(field: &str, wanted: &str) -> Failure {
-    Failure::new(Reason::WrongType, format!("`{field}` is not {wanted}."))
-}
-
-/// A producer's own word in a sentence of ours: short, and without what would break a line.
-fn clip(word: &str) -> String {
-    word.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
 fn is_command_id(text: &str) -> bool {
