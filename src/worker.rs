@@ -182,15 +182,20 @@ impl Worker {
             Decoded::Command(command) => command,
             Decoded::Unreadable(failure) => return Sorted::Ends(Fate::DeadLettered(failure)),
             Decoded::Refused(_) if ours => return Sorted::Ends(settle::ledger_lost()),
-            Decoded::Refused(refused) => return Sorted::Arrived(Arrived::Refused(Arc::new(refused)), Origin::Producer),
+            Decoded::Refused(refused) => {
+                return match self.rules.check_order(user, refused.given.action, refused.given.kf_account.as_deref()) {
+                    Ok(()) => Sorted::Arrived(Arrived::Refused(Arc::new(refused)), Origin::Producer),
+                    Err(failure) => Sorted::Ends(settle::not_authorised(message, Some(&refused.given), failure)),
+                };
+            }
         };
         let origin = match replay_of.map(|dead_id| generation_of_dead_letter(dead_id, &command.given.command_id)) {
             Some(Some(generation)) => Origin::Replay(generation),
             Some(None) => return Sorted::Ends(settle::ledger_lost()),
             None if put_off => Origin::PutOff,
-            None => match self.rules.check_command(user, &command) {
+            None => match self.rules.check_order(user, Some(command.action), Some(command.account.as_str())) {
                 Ok(()) => Origin::Producer,
-                Err(failure) => return Sorted::Ends(settle::not_authorised(message, Some(&command), failure)),
+                Err(failure) => return Sorted::Ends(settle::not_authorised(message, Some(&command.given), failure)),
             },
         };
         Sorted::Arrived(Arrived::Command(Arc::new(command)), origin)

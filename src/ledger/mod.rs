@@ -18,6 +18,7 @@
 
 mod order;
 mod page;
+mod rows;
 mod schema;
 mod sqlite;
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
+use rusqlite::types::FromSqlError;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::order::{State, Unfinished, superseded};
+use super::rows::{Account, Known, Millis, Stored, UnfinishedRow, as_json, read_finished};
 use super::{Acceptance, Arrival, Arrived, Begun, Claim, Finished, LedgerError, MOST_DEATHS, Origin, Position, Ticket, Waiting};
 use crate::command::{Command, Content, Given, Refused};
 use crate::event::{Conclusion, History, Identity, conclude};
-use crate::outcome::{Action, Answer, Failure, Outcome, Reason, Status};
+use crate::outcome::{Action, Failure, Outcome, Reason};
 
 /// Rows pruned in one transaction, so that nobody waits long behind it.
 const PRUNE_ROWS: i64 = 500;
@@ -438,22 +439,6 @@ fn decide_on_arrival(command: &Command, account: &Account) -> Option<Outcome> {
     })
 }
 
-/// A command id that was seen before.
-struct Known {
-    position: Position,
-    content: Content,
-    kf_account: Option<String>,
-    state: Stored,
-    generation: u32,
-    status: Option<Status>,
-}
-
-impl Known {
-    fn has_failed_in(&self, generation: u32) -> bool {
-        self.state == Stored::Finished && self.status == Some(Status::Failed) && self.generation == generation
-    }
-}
-
 /// A message that becomes a row.
 struct New<'a> {
     given: &'a Given,
@@ -461,168 +446,3 @@ struct New<'a> {
     received_at: Timestamp,
     dead_letter: bool,
 }
-
-/// What decides on arrival.
-struct Account {
-    revision: Option<i64>,
-    last_delete_at: Option<Timestamp>,
-    last_position: Position,
-}
-
-/// An unfinished row.
-struct UnfinishedRow {
-    given: Given,
-    state: Stored,
-    generation: u32,
-    attempts: u32,
-    answer_lost: bool,
-    trouble: Option<(Reason, Timestamp)>,
-    answer: Option<Answer>,
-    received_at: Timestamp,
-    age_from: Timestamp,
-    attempts_before: u32,
-    suspect: bool,
-    deaths: u32,
-}
-
-impl UnfinishedRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let errcode: Option<i64> = row.get(7)?;
-        let errmsg: Option<String> = row.get(8)?;
-        Ok(Self {
-            given: row.get(0)?,
-            state: row.get(1)?,
-            generation: row.get(2)?,
-            attempts: row.get(3)?,
-            answer_lost: row.get(4)?,
-            trouble: row.get::<_, Option<Reason>>(5)?.zip(row.get::<_, Option<Millis>>(6)?.map(|at| at.0)),
-            answer: errcode.map(|errcode| Answer { errcode, errmsg: errmsg.unwrap_or_default() }),
-            received_at: row.get::<_, Millis>(9)?.0,
-            age_from: row.get::<_, Millis>(10)?.0,
-            attempts_before: row.get(11)?,
-            suspect: row.get(12)?,
-            deaths: row.get(13)?,
-        })
-    }
-}
-
-/// Reads an outcome as it was written.
-pub fn read_finished(connection: &Connection, position: Position) -> Result<Finished, LedgerError> {
-    let mut by_position = connection.prepare_cached(
-        "SELECT command_id, generation, action, kf_account, status, reason, detail, finished_at, data, dead_letter
-         FROM command WHERE position = ?1",
-    )?;
-    let finished = by_position.query_row([position], |row| {
-        let conclusion = Conclusion {
-            command_id: row.get(0)?,
-            identity: Identity::Generation(row.get(1)?),
-            action: row.get(2)?,
-            kf_account: row.get(3)?,
-            status: row.get(4)?,
-            reason: row.get(5)?,
-            detail: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
-            finished_at: row.get::<_, Millis>(7)?.0,
-            data: row.get(8)?,
-        };
-        let dead_letter_owed = row.get::<_, Option<String>>(9)?.as_deref() == Some("owed");
-        Ok(Finished { position, conclusion, dead_letter_owed })
-    })?;
-    Ok(finished)
-}
-
-fn as_json(given: &Given) -> Result<String, LedgerError> {
-    serde_json::to_string(given).map_err(|_| LedgerError::Unreadable("a command that can't be written as JSON"))
-}
-
-/// A time as it is stored: milliseconds since 1970.
-#[derive(Clone, Copy)]
-struct Millis(Timestamp);
-
-impl ToSql for Millis {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.as_millisecond().into())
-    }
-}
-
-impl FromSql for Millis {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let millis = value.as_i64()?;
-        Timestamp::from_millisecond(millis).map(Self).map_err(|_| FromSqlError::OutOfRange(millis))
-    }
-}
-
-/// The state of a row.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    Unfinished(State),
-    Finished,
-}
-
-impl ToSql for Stored {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let word = match self {
-            Self::Unfinished(State::Accepted) => "accepted",
-            Self::Unfinished(State::Running) => "running",
-            Self::Unfinished(State::Waiting) => "waiting",
-            Self::Unfinished(State::Abandoned) => "abandoned",
-            Self::Finished => "finished",
-        };
-        Ok(word.into())
-    }
-}
-
-impl FromSql for Stored {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_str()? {
-            "accepted" => Ok(Self::Unfinished(State::Accepted)),
-            "running" => Ok(Self::Unfinished(State::Running)),
-            "waiting" => Ok(Self::Unfinished(State::Waiting)),
-            "abandoned" => Ok(Self::Unfinished(State::Abandoned)),
-            "finished" => Ok(Self::Finished),
-            _ => Err(FromSqlError::InvalidType),
-        }
-    }
-}
-
-impl ToSql for Position {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.into())
-    }
-}
-
-impl ToSql for Content {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.as_slice().into())
-    }
-}
-
-impl FromSql for Content {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        <[u8; 32]>::column_result(value).map(Self)
-    }
-}
-
-impl FromSql for Given {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        serde_json::from_str(value.as_str()?).map_err(FromSqlError::other)
-    }
-}
-
-/// Stores the closed word lists as their words.
-macro_rules! stored_as_word {
-    ($($name:ty),+) => {$(
-        impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                Ok(self.as_str().into())
-            }
-        }
-
-        impl FromSql for $name {
-            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-                Self::from_word(value.as_str()?).ok_or(FromSqlError::InvalidType)
-            }
-        }
-    )+};
-}
-
-stored_as_word!(Action, Status, Reason);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::page::{Page, Stored, read_finished};
+use super::page::Page;
+use super::rows::{Stored, read_finished};
 use super::{Acceptance, Arrival, Claim, Finished, LedgerError, OpenError, Position, Settings, Waiting, schema};
 use crate::event::{Conclusion, now};
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::broker::{Delivery, PublishError};
-use crate::command::{Command, Given, Message};
+use crate::command::{Given, Message};
 use crate::event::{Conclusion, History, Identity, conclude, dead_letter_id, now};
 use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
 use crate::metrics::observe;
@@ -147,9 +147,9 @@ pub fn reused(message: &Arrived, received_at: Timestamp) -> Fate {
 }
 
 /// A sender without the right to order this is answered at its `reply_to` alone, where it named itself at all.
-pub fn not_authorised(message: &Message, command: Option<&Command>, failure: Failure) -> Fate {
+pub fn not_authorised(message: &Message, read: Option<&Given>, failure: Failure) -> Fate {
     let outcome = Outcome::Rejected(failure.clone());
-    let given = command.map(|command| command.given.clone()).or_else(|| message.id_beside().map(Given::only_id));
+    let given = read.cloned().or_else(|| message.id_beside().map(Given::only_id));
     let answer = given.map(|given| Box::new(answer(&given, Identity::NotAuthorised(message.fingerprint()), &outcome, now())));
     Fate::NotAuthorised(failure, answer)
 }
