@@ -1,4 +1,4 @@
-//! Publishing with confirms: a small pool of channels, one message in flight on each.
+//! Publishing with confirms: a pool of channels, one message in flight on each.
 //!
 //! The client credits a returned message to the wrong publish when several are in flight on one channel, so there is
 //! one; a channel confirms about 2,400 a second, and the pool multiplies that.
@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 /// nothing may be held for so long that the broker takes it away.
 const BLOCKED_LIMIT: Duration = Duration::from_secs(300);
 /// Channels of a worker's publisher.
-pub const CHANNELS: usize = 16;
+pub const CHANNELS: usize = 64;
 
 /// The broker did not take a message.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +59,12 @@ pub struct Publisher {
 
 impl Publisher {
     pub async fn open(connection: &Connection, size: usize, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
-        let mut channels = Vec::with_capacity(size);
-        for _ in 0..size {
+        let channels = futures_util::future::try_join_all((0..size).map(|_| async {
             let channel = within(connection.create_channel()).await?;
             within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-            channels.push(channel);
-        }
+            Ok::<_, ConnectError>(channel)
+        }))
+        .await?;
         Ok(Self { idle: Mutex::new(channels), permits: Semaphore::new(size), status: connection.status().clone(), metrics })
     }
 
