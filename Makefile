@@ -1,7 +1,7 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint prerequisites
+.PHONY: help demo test lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
@@ -9,19 +9,18 @@ help:
 	@echo 'make test          every test'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
-	@echo 'demo and test install RabbitMQ with apt where it is missing, unless KF_AMQP__URL names a broker.'
+	@echo 'Both install RabbitMQ with apt where it is missing. With KF_AMQP__URL they use that broker; the tests that kill nodes start their own.'
 
-demo: prerequisites
+demo:
+	@deploy/prerequisites.sh
 	@cargo build --locked --release --bins --example demo
 	@KEEP=$(KEEP) target/release/examples/demo
 
 # Built first and by itself, since `cargo test --quiet` would say nothing while it compiles.
-test: prerequisites
+test:
+	@deploy/prerequisites.sh own-nodes
 	@cargo build --locked --bins --tests --examples
 	@cargo test --locked --quiet
 
 lint:
 	@.ci/run lint
-
-prerequisites:
-	@deploy/prerequisites.sh

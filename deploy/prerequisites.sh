@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sees to what the demo and the tests need: Rust, a C compiler, and RabbitMQ, which it installs where it is missing.
 #
-# Says nothing when all is there. RabbitMQ is only needed where KF_AMQP__URL names no broker.
+# Says nothing when all is there. Where KF_AMQP__URL names a broker RabbitMQ is only needed with the argument `own-nodes`: the
+# tests kill nodes, and so need some of their own.
 set -uo pipefail
 
 fail() {
@@ -13,7 +14,7 @@ command -v cargo >/dev/null || fail "cargo is missing: install Rust from https:/
 command -v cc >/dev/null || fail "A C compiler (cc) is missing: install one, on Debian with \`apt-get install gcc libc6-dev\`."
 
 rabbitmq_is_there() { compgen -G '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server' >/dev/null; }
-[ -n "${KF_AMQP__URL:-}" ] && exit 0
+[ -n "${KF_AMQP__URL:-}" ] && [ "${1:-}" != own-nodes ] && exit 0
 rabbitmq_is_there && exit 0
 
 by_hand="Install RabbitMQ by hand, or name a broker by KF_AMQP__URL=amqp://user:password@host:5672/%2f."

@@ -5,6 +5,8 @@ mod dead;
 mod result;
 mod run;
 
+use std::fmt;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,6 +49,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Prints a line of data. Where nobody reads any more (`… | head`) the program ends, since its work is for the reader.
+fn print(line: impl fmt::Display) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(Exit::Failed as i32);
+    }
+}
+
+/// Tells a person something. Where that can't be written, the exit code still says how it ended.
+fn tell(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "kf-worker: {line}");
 }
 
 /// Runs what needs the network to its end.
@@ -92,7 +106,7 @@ pub fn main() -> ExitCode {
     let config = match config::load(arguments.config.as_deref(), std::env::vars()) {
         Ok(config) => config,
         Err(faults) => {
-            eprintln!("kf-worker: {faults}");
+            tell(format_args!("{faults}"));
             return Exit::Configuration.into();
         }
     };
@@ -107,7 +121,8 @@ pub fn main() -> ExitCode {
 
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=error"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that can't be written must not end a worker: told of it, the library would panic.
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => logs.json().init(),

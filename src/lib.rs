@@ -176,15 +176,18 @@ async fn serve_sessions(worker: &Arc<Worker>, broker: &broker::Settings) -> Resu
                 metrics.broker_connected.set(1);
                 tracing::info!("commands are being taken");
                 worker.serve(&session, deliveries).await;
-                readiness.consuming(false);
                 metrics.broker_connected.set(0);
                 if worker.draining.is_cancelled() {
                     readiness.draining();
                     shut_down(worker, &session).await;
                     return Ok(());
                 }
+                let trouble = session.why_lost();
+                // Said before closing, which a silent broker draws out.
+                readiness.broker_trouble(trouble.clone());
+                readiness.consuming(false);
                 session.close().await;
-                session.why_lost()
+                trouble
             }
             Err(error) if error.needs_an_operator() && !connected_before => return Err(RunError::Refused(error)),
             Err(error) => error.to_string(),
@@ -222,7 +225,9 @@ async fn open_session(worker: &Worker, broker: &broker::Settings) -> Result<(Ses
 
 async fn shut_down(worker: &Worker, session: &Session) {
     tracing::info!("shutting down: no commands are taken, what is in flight is finished");
-    session.stop_consuming().await;
+    // Apart, so that a broker that does not answer holds up nobody.
+    let stopping = session.clone();
+    tokio::spawn(async move { stopping.stop_consuming().await });
     worker.drain().await;
     session.close().await;
     tracing::info!("shut down");

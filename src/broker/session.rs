@@ -118,10 +118,9 @@ impl Session {
     /// Closes both connections; the broker delivers again whatever was not acknowledged.
     pub async fn close(&self) {
         self.give_up("the worker has closed it");
-        for connection in [&self.shared.publishing, &self.shared.consuming] {
-            // Where closing fails or takes too long there is nothing left to close.
-            let _ = tokio::time::timeout(TIME_LIMIT / 4, connection.close(200, "bye".into())).await;
-        }
+        // Where closing fails or takes too long there is nothing left to close.
+        let close = async |connection: &Connection| tokio::time::timeout(TIME_LIMIT / 4, connection.close(200, "bye".into())).await.ok();
+        tokio::join!(close(&self.shared.publishing), close(&self.shared.consuming));
     }
 
     pub(super) fn publisher(&self) -> &Publisher {

@@ -95,7 +95,7 @@ pub fn dead(config: &Config, what: Dead) -> Exit {
     match ended {
         Ok(Ok(())) => Exit::Done,
         Ok(Err(error)) => {
-            eprintln!("kf-worker: {error}");
+            super::tell(format_args!("{error}"));
             match error {
                 DeadError::Connect(error) if error.needs_an_operator() => Exit::Configuration,
                 DeadError::Connect(_) => Exit::Unavailable,
@@ -103,7 +103,7 @@ pub fn dead(config: &Config, what: Dead) -> Exit {
             }
         }
         Err(error) => {
-            eprintln!("kf-worker: {error}");
+            super::tell(format_args!("{error}"));
             Exit::Failed
         }
     }
@@ -154,13 +154,13 @@ fn list(letters: Vec<DeadLetter>, reason: Option<Reason>, as_json: bool) {
     let width = shown.iter().map(|letter| letter.id.len()).max().unwrap_or_default();
     for letter in &shown {
         if as_json {
-            println!("{}", notes(letter));
+            super::print(format_args!("{}", notes(letter)));
         } else {
-            println!("{:width$}  {:30}  {}  {}", letter.id, letter.since, or_dash(&letter.reason), letter.detail);
+            super::print(format_args!("{:width$}  {:30}  {}  {}", letter.id, letter.since, or_dash(&letter.reason), letter.detail));
         }
     }
     if !as_json {
-        eprintln!("{} of {} dead letters", shown.len(), letters.len());
+        super::tell(format_args!("{} of {} dead letters", shown.len(), letters.len()));
     }
 }
 
@@ -171,40 +171,44 @@ fn show(letters: Vec<DeadLetter>, id: &str, as_json: bool) -> Result<(), DeadErr
         let mut whole = notes(letter);
         whole["headers"] = json!(letter.message.headers);
         whole["body"] = json!(body);
-        println!("{whole}");
+        super::print(format_args!("{whole}"));
         return Ok(());
     }
-    println!(
+    super::print(format_args!(
         "id       {}\nreason   {}\nsince    {}\ndetail   {}",
         letter.id,
         or_dash(&letter.reason),
         or_dash(&letter.since),
         letter.detail
-    );
+    ));
     if let Some(message_id) = &letter.message.message_id {
-        println!("message_id  {message_id}");
+        super::print(format_args!("message_id  {message_id}"));
     }
     for (name, value) in letter.message.headers.iter().filter(|(name, _)| !name.starts_with("kf-")) {
-        println!("header   {name}: {value}");
+        super::print(format_args!("header   {name}: {value}"));
     }
-    println!("\n{body}");
+    super::print(format_args!("\n{body}"));
     Ok(())
 }
 
 async fn replay(letters: &DeadLetters, chosen: Vec<DeadLetter>, total: usize, dry_run: bool) -> Result<(), DeadError> {
     let (to_replay, refused): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|letter| kind(letter) != Kind::InVain);
     for letter in &refused {
-        eprintln!(
+        super::tell(format_args!(
             "left alone  {}: {} can't be mended by a replay; send a right command under a new id",
             letter.id,
             or_dash(&letter.reason)
-        );
+        ));
     }
-    eprintln!("{} of {total} dead letters {}", to_replay.len(), if dry_run { "would be replayed:" } else { "are replayed" });
+    super::tell(format_args!(
+        "{} of {total} dead letters {}",
+        to_replay.len(),
+        if dry_run { "would be replayed:" } else { "are replayed" }
+    ));
     let progress = progress(&to_replay, dry_run);
     for letter in to_replay {
         if dry_run {
-            println!("{}", letter.id);
+            super::print(format_args!("{}", letter.id));
             continue;
         }
         let (routing_key, as_replay) = (routing_key(&letter), kind(&letter) == Kind::Failed);
@@ -216,7 +220,7 @@ async fn replay(letters: &DeadLetters, chosen: Vec<DeadLetter>, total: usize, dr
 }
 
 async fn drop_all(letters: &DeadLetters, chosen: Vec<DeadLetter>, total: usize) -> Result<(), DeadError> {
-    eprintln!("{} of {total} dead letters are dropped", chosen.len());
+    super::tell(format_args!("{} of {total} dead letters are dropped", chosen.len()));
     let progress = progress(&chosen, false);
     for letter in chosen {
         letters.discard(letter).await?;

@@ -8,31 +8,31 @@ pub fn show(config: &Config, command_id: &str, json: bool) -> Exit {
     let reader = match Reader::open(&config.ledger.path) {
         Ok(reader) => reader,
         Err(error) => {
-            eprintln!("kf-worker: {error}");
+            super::tell(format_args!("{error}"));
             return Exit::Configuration;
         }
     };
     match reader.find(command_id) {
-        Ok(Lookup::Finished(finished)) if json => println!("{}", finished.conclusion.data),
+        Ok(Lookup::Finished(finished)) if json => super::print(format_args!("{}", finished.conclusion.data)),
         Ok(Lookup::Finished(finished)) => {
             let conclusion = &finished.conclusion;
             let account = conclusion.kf_account.as_deref().unwrap_or("(no account)");
             let action = conclusion.action.map_or("unknown action", crate::outcome::Action::as_str);
-            println!("{}  {action} {account}: {}", conclusion.finished_at, conclusion.status);
+            super::print(format_args!("{}  {action} {account}: {}", conclusion.finished_at, conclusion.status));
             if let Some(reason) = conclusion.reason {
-                println!("{reason}: {}", conclusion.detail);
+                super::print(format_args!("{reason}: {}", conclusion.detail));
             }
         }
         Ok(Lookup::Unfinished) => {
-            eprintln!("kf-worker: the command `{command_id}` was accepted and is not finished yet");
+            super::tell(format_args!("the command `{command_id}` was accepted and is not finished yet"));
             return Exit::Failed;
         }
         Ok(Lookup::Unknown) => {
-            eprintln!("kf-worker: the ledger does not know the command `{command_id}`");
+            super::tell(format_args!("the ledger does not know the command `{command_id}`"));
             return Exit::Failed;
         }
         Err(error) => {
-            eprintln!("kf-worker: {error}");
+            super::tell(format_args!("{error}"));
             return Exit::Failed;
         }
     }

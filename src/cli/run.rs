@@ -17,7 +17,7 @@ pub fn run(config: Config) -> Exit {
         Ok(Ok(())) => Exit::Done,
         Ok(Err(error)) => report(&error),
         Err(error) => {
-            eprintln!("kf-worker: threads or signals can't be had: {error}");
+            super::tell(format_args!("threads or signals can't be had: {error}"));
             Exit::Failed
         }
     }
@@ -34,7 +34,7 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
                 _ = interrupt.recv() => {}
             }
             if shutdown.is_cancelled() {
-                eprintln!("kf-worker: a second signal: ending at once; what was in flight comes back at the next start");
+                super::tell(format_args!("a second signal: ending at once; what was in flight comes back at the next start"));
                 std::process::exit(Exit::Failed as i32);
             }
             shutdown.cancel();
@@ -44,7 +44,7 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 }
 
 fn report(error: &RunError) -> Exit {
-    eprintln!("kf-worker: {error}");
+    super::tell(format_args!("{error}"));
     match error {
         RunError::Ledger(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::Refused(_) => Exit::Configuration,
         RunError::Unreachable(_) => Exit::Unavailable,

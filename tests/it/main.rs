@@ -4,13 +4,16 @@
 
 mod support;
 
+mod authorisation;
 mod bad_input;
 mod bulk;
 mod config;
 mod crash;
 mod dead;
 mod layout;
+mod ledger_outages;
 mod order;
+mod outages;
 mod results;
 mod shutdown;
 mod topology;

@@ -16,9 +16,12 @@ use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
-use super::{DEADLINE, rabbitmq};
+use super::DEADLINE;
 
-/// A connection to the broker of the test run, under one prefix of its own.
+/// The queue of events that outlives a connection.
+const KEPT_EVENTS: &str = "kept-events";
+
+/// A connection to a broker, under one prefix of its own.
 pub struct Broker {
     connection: Connection,
     /// Publishes with confirms.
@@ -28,9 +31,9 @@ pub struct Broker {
 
 impl Broker {
     /// Connects; every name that this test uses begins with `prefix`.
-    pub async fn connect(prefix: String) -> Self {
+    pub async fn connect(url: &str, prefix: String) -> Self {
         let options = ConnectionProperties::default().with_connection_name("kf-worker-test".into());
-        let connection = Connection::connect(rabbitmq::url(), options).await.expect("the broker can be reached");
+        let connection = Connection::connect(url, options).await.expect("the broker can be reached");
         let channel = connection.create_channel().await.expect("a channel opens");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("the broker confirms");
         Self { connection, channel, prefix }
@@ -79,17 +82,33 @@ impl Broker {
     /// Every event from now on. The exchange is declared as the worker declares it, so that nothing is missed.
     pub async fn events(&self) -> Inbox {
         let channel = self.channel().await;
+        let queue = self.own_queue(&channel).await;
+        self.bind_to_events(&channel, queue.clone()).await;
+        Inbox::open(channel, queue).await
+    }
+
+    /// Keeps every event from now on in a queue that outlives this connection and the broker's process.
+    pub async fn keep_events(&self) {
+        let channel = self.channel().await;
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(self.name(KEPT_EVENTS), durable, FieldTable::default()).await.expect("the queue is declared");
+        self.bind_to_events(&channel, self.name(KEPT_EVENTS)).await;
+    }
+
+    /// The events that were kept.
+    pub async fn kept_events(&self) -> Inbox {
+        Inbox::open(self.channel().await, self.name(KEPT_EVENTS)).await
+    }
+
+    async fn bind_to_events(&self, channel: &Channel, queue: ShortString) {
         let exchange = self.name("events");
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         channel
             .exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, FieldTable::default())
             .await
             .expect("the exchange of events is declared");
-        let queue = self.own_queue(&channel).await;
-        let bind = QueueBindOptions::default();
-        let bound = channel.queue_bind(queue.clone(), exchange, "#".into(), bind, FieldTable::default()).await;
+        let bound = channel.queue_bind(queue, exchange, "#".into(), QueueBindOptions::default(), FieldTable::default()).await;
         bound.expect("the queue is bound");
-        Inbox::open(channel, queue).await
     }
 
     /// A queue that `reply_to` can name.
@@ -113,9 +132,10 @@ impl Broker {
 
     /// Removes what a worker with these delays declared, so that a broker that outlives the test stays clean.
     async fn remove(&self, deferred: &[String]) {
-        let channel = self.channel().await;
+        // A broker that a failed test has left behind dead has nothing to be removed.
+        let Ok(channel) = self.connection.create_channel().await else { return };
         let delays = deferred.iter().map(|delay| format!("deferred.{delay}"));
-        let names: Vec<String> = ["commands", "events", "dead"].map(str::to_owned).into_iter().chain(delays).collect();
+        let names: Vec<String> = ["commands", "events", "dead", KEPT_EVENTS].map(str::to_owned).into_iter().chain(delays).collect();
         for name in names {
             // A test that fails early leaves some of them undeclared; the broker takes that as done.
             let _ = channel.queue_delete(self.name(&name), QueueDeleteOptions::default()).await;
@@ -156,6 +176,11 @@ impl Message {
 
     pub fn content_type(self, kind: &str) -> Self {
         self.with(|properties| properties.with_content_type(kind.into()))
+    }
+
+    /// Who sends it; the broker takes nothing but the connection's own user.
+    pub fn user_id(self, user: &str) -> Self {
+        self.with(|properties| properties.with_user_id(user.into()))
     }
 
     pub fn correlation_id(self, id: &str) -> Self {

@@ -36,6 +36,23 @@ impl Ledger {
         WriteLock(connection)
     }
 
+    /// Who it says that it is.
+    pub fn id(&self) -> String {
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the ledger opens");
+        connection.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0)).expect("the ledger has an id")
+    }
+
+    /// Removes the file of a worker that has ended.
+    pub fn delete(&self) {
+        std::fs::remove_file(&self.path).expect("there is a ledger");
+        for companion in ["-wal", "-shm"] {
+            let mut path = self.path.as_os_str().to_owned();
+            path.push(companion);
+            // A worker that ended in order has left none.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// The entry of a command, where there is one.
     pub fn entry(&self, command_id: &str) -> Option<Entry> {
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the ledger opens");

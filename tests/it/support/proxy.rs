@@ -37,6 +37,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// A proxy before the broker of the test run.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");

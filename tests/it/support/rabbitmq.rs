@@ -1,40 +1,136 @@
-//! The broker of this test run: the one that `KF_AMQP__URL` names, else one private node for the whole test process.
+//! The broker of this test run (the one that `KF_AMQP__URL` names, else one private node for the whole test process), and
+//! nodes of a test's own, which it may kill.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// The node that this process started. Its script ends it when the script's standard input closes, and that happens
+use tempfile::TempDir;
+use tokio::task::block_in_place;
+
+use super::eventually;
+use super::worker::free_port;
+
+/// A node that this process started. Its script ends it when the script's standard input closes, and that happens
 /// however this process ends, since only this process holds the other end.
 struct Node {
     url: String,
-    _script: Option<Child>,
+    script: Option<Child>,
 }
 
 /// The broker's URL; the first caller starts the node and the others wait for it.
 pub fn url() -> &'static str {
     static NODE: OnceLock<Node> = OnceLock::new();
+    let find_or_start = || match std::env::var("KF_AMQP__URL") {
+        Ok(url) => Node { url, script: None },
+        Err(_) => start(&[], Stdio::inherit()).expect(
+            "these tests need RabbitMQ and none could be started: run `make test`, which installs it, or name a broker in KF_AMQP__URL",
+        ),
+    };
     &NODE.get_or_init(find_or_start).url
 }
 
-fn find_or_start() -> Node {
-    if let Ok(url) = std::env::var("KF_AMQP__URL") {
-        return Node { url, _script: None };
-    }
+/// Runs the script until the node takes connections; `None` where it can't be started.
+fn start(arguments: &[&OsStr], errors: Stdio) -> Option<Node> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/private-rabbitmq.sh");
     let mut child = Command::new(&script)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(errors)
         .spawn()
         .unwrap_or_else(|error| panic!("can't run {}: {error}", script.display()));
     let mut url = String::new();
     let stdout = child.stdout.take().expect("stdout is piped");
     BufReader::new(stdout).read_line(&mut url).expect("the script's output can be read");
     let url = url.trim().to_owned();
-    assert!(
-        !url.is_empty(),
-        "These tests need RabbitMQ and none could be started: run `make test`, which installs it, or name a broker in KF_AMQP__URL."
-    );
-    Node { url, _script: Some(child) }
+    (!url.is_empty()).then_some(Node { url, script: Some(child) })
+}
+
+/// A node of a test's own, whatever broker the other tests use: it can be killed, started again with what it had on
+/// disk, and given orders.
+pub struct OwnNode {
+    node: Node,
+    port: u16,
+    folder: TempDir,
+}
+
+impl OwnNode {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        Self { node: Self::start_in(&folder, port), port, folder }
+    }
+
+    /// The same node, with its queues and their messages, after it was killed.
+    pub fn start_again(&mut self) {
+        self.node = Self::start_in(&self.folder, self.port);
+    }
+
+    fn start_in(folder: &TempDir, port: u16) -> Node {
+        // The script complains of a node that dies, which is just what these tests are for.
+        let complaints = folder.path().join("script.log");
+        let errors = fs::File::create(&complaints).expect("a file for its complaints");
+        let port = port.to_string();
+        let node = block_in_place(|| start(&[folder.path().as_os_str(), port.as_ref()], errors.into()));
+        node.unwrap_or_else(|| {
+            panic!("this test needs a RabbitMQ node of its own: {}", fs::read_to_string(&complaints).unwrap_or_default())
+        })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.node.url
+    }
+
+    /// SIGKILL, and waits until everything of the node is gone.
+    pub fn kill(&mut self) {
+        assert!(self.end().is_some_and(|killed| killed), "the node was running");
+    }
+
+    /// The same; tells whether the node was running, or nothing where it was killed before.
+    fn end(&mut self) -> Option<bool> {
+        let mut script = self.node.script.take()?;
+        let pid_file = self.folder.path().join("rabbitmq.pid");
+        let killed = Command::new("sh").args(["-c", "kill -s KILL $(cat \"$0\")"]).arg(pid_file).status();
+        block_in_place(|| script.wait()).ok();
+        Some(killed.is_ok_and(|status| status.success()))
+    }
+
+    /// Waits until the node has saved the names of these quorum queues: one that is killed before forgets who leads them.
+    pub async fn saved(&self, queues: &[String]) {
+        let names = self.folder.path().join("data/private@localhost/quorum/private@localhost/names.dets");
+        let holds = |bytes: &[u8], name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+        let all = async || {
+            let bytes = fs::read(&names).ok()?;
+            queues.iter().all(|name| holds(&bytes, name)).then_some(())
+        };
+        eventually("the node has saved its quorum queues", all).await;
+    }
+
+    /// Gives the node an order with `rabbitmqctl`, which finds it by the node's own environment.
+    pub fn control(&self, arguments: &[&str]) {
+        let pid = fs::read_to_string(self.folder.path().join("rabbitmq.pid")).expect("the node is running");
+        let environment = fs::read(format!("/proc/{}/environ", pid.trim())).expect("the node is running");
+        let variables = environment.split(|byte| *byte == 0).filter_map(|line| {
+            let at = line.iter().position(|byte| *byte == b'=')?;
+            Some((OsStr::from_bytes(&line[..at]), OsStr::from_bytes(&line[at + 1..])))
+        });
+        // The package's own program: the wrapper on PATH switches user.
+        let program = "exec $(ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmqctl | sort -V | tail -n 1) --quiet \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", program, "sh"]).args(arguments).env_clear().envs(variables);
+        let output = block_in_place(|| command.output()).expect("a shell");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for OwnNode {
+    fn drop(&mut self) {
+        // An orderly end would take its time over data that nobody wants any more.
+        self.end();
+    }
 }

@@ -1,5 +1,6 @@
 //! One test's world: a prefix of its own at the broker, a scripted WeChat, a folder, and the workers it starts there.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ pub struct Stage {
     pub broker: Broker,
     pub events: Inbox,
     pub wechat: WeChat,
+    /// The broker's URL.
+    url: String,
     folder: TempDir,
     /// The delays for which deferred queues may have been declared.
     deferred: Vec<String>,
@@ -27,18 +30,23 @@ pub struct Stage {
 impl Stage {
     /// A world in which nothing has happened, and whose events are all read from here on.
     pub async fn new() -> Self {
-        let broker = Broker::connect(format!("kft-{:08x}", rand::random::<u32>())).await;
+        Self::at(rabbitmq::url()).await
+    }
+
+    /// The same at a broker of the test's own.
+    pub async fn at(url: &str) -> Self {
+        let broker = Broker::connect(url, format!("kft-{:08x}", rand::random::<u32>())).await;
         let events = broker.events().await;
         let wechat = WeChat::start(&["test", "other"]).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { broker, events, wechat, folder, deferred: DEFER.map(str::to_owned).to_vec() }
+        Self { broker, events, wechat, url: url.to_owned(), folder, deferred: DEFER.map(str::to_owned).to_vec() }
     }
 
     /// The settings of a worker in this world: quick retries, and time enough for calls that a test holds.
     pub fn settings(&self) -> Settings {
         let mut settings = Settings::default();
         settings
-            .set("amqp.url", rabbitmq::url())
+            .set("amqp.url", self.url.as_str())
             .set("amqp.prefix", self.broker.prefix.as_str())
             .set("wechat.base_url", self.wechat.base_url())
             .set("wechat.request_timeout", "10s")
@@ -114,6 +122,27 @@ impl Stage {
         }
         assert_eq!(self.wechat.overlaps(), Vec::<String>::new(), "one call at a time for each account");
         self.events.rest().await
+    }
+
+    /// Ends the worker in order once each of these commands has an outcome, and gives that outcome; whatever was told
+    /// again said the same, and nothing was told of any other command.
+    pub async fn settle_each(&mut self, worker: Worker, commands: &[Value]) -> BTreeMap<String, Received> {
+        let mut outcomes = BTreeMap::new();
+        for command in commands {
+            let command_id = command["command_id"].as_str().expect("a command with an id");
+            outcomes.insert(command_id.to_owned(), self.events.of(command_id).await);
+        }
+        for again in self.settle(worker).await {
+            let first = outcomes.get(again.command_id());
+            first.unwrap_or_else(|| panic!("nobody ordered {again:?}")).assert_repeated_by(&again);
+        }
+        outcomes
+    }
+
+    /// Connects again after the broker was away. What was told meanwhile is read where the events were kept.
+    pub async fn reconnect(&mut self) {
+        self.broker = Broker::connect(&self.url, self.broker.prefix.clone()).await;
+        self.events = self.broker.kept_events().await;
     }
 
     fn ledger_path(&self) -> PathBuf {

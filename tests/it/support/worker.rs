@@ -16,7 +16,17 @@ use super::{DEADLINE, eventually};
 
 /// The binary with nothing of this process's own settings in its environment.
 pub fn kf_worker() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kf-worker"));
+    clean(Command::new(env!("CARGO_BIN_EXE_kf-worker")))
+}
+
+/// The same in the process of a shell that has said some words first.
+fn in_shell(words: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{words} exec \"$0\" \"$@\"")).arg(env!("CARGO_BIN_EXE_kf-worker"));
+    clean(command)
+}
+
+fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("KF_") || name == "RUST_LOG") {
             command.env_remove(name);
@@ -33,6 +43,10 @@ pub struct Settings {
     environment: BTreeMap<String, String>,
     /// The `[[official_account]]` tables, as text.
     pub official_accounts: String,
+    /// The `[[publisher]]` tables, as text.
+    publishers: String,
+    /// Words of the shell that run in the worker's process before the worker does.
+    before: String,
 }
 
 impl Settings {
@@ -45,6 +59,20 @@ impl Settings {
     /// Sets a variable of the worker's environment.
     pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Lists a user with what it may order.
+    pub fn publisher(&mut self, user: &str, actions: &[&str], accounts: &[&str]) -> &mut Self {
+        let (user, actions, accounts) = (Value::from(user), Value::from(actions), Value::from(accounts));
+        self.publishers.push_str(&format!("[[publisher]]\nuser = {user}\nactions = {actions}\naccounts = {accounts}\n\n"));
+        self
+    }
+
+    /// Lets no file of the worker's grow beyond so many bytes: writing more fails, as it does on a full disk.
+    pub fn largest_file(&mut self, bytes: usize) -> &mut Self {
+        // The shell counts in blocks of 512 bytes; the signal would end a process that doesn't ignore it.
+        self.before = format!("trap '' XFSZ; ulimit -S -f {};", bytes / 512);
         self
     }
 
@@ -62,7 +90,7 @@ impl Settings {
             lines.push_str(&format!("{name} = {value}\n"));
         }
         let sections = sections.iter().map(|(section, lines)| format!("[{section}]\n{lines}\n"));
-        sections.collect::<String>() + &self.official_accounts
+        sections.collect::<String>() + &self.official_accounts + &self.publishers
     }
 }
 
@@ -80,7 +108,7 @@ pub fn free_port() -> u16 {
 pub struct Worker {
     child: Child,
     files: Files,
-    environment: BTreeMap<String, String>,
+    settings: Settings,
     admin: SocketAddr,
 }
 
@@ -91,8 +119,7 @@ impl Worker {
         std::fs::write(&files.config, settings.text()).expect("the configuration can be written");
         let admin = settings.get("admin.listen").and_then(Value::as_str).expect("a test knows its admin port");
         let admin = admin.parse().expect("the admin port is an address");
-        let environment = settings.environment.clone();
-        Self { child: files.start(&environment), files, environment, admin }
+        Self { child: files.start(settings), files, settings: settings.clone(), admin }
     }
 
     /// Waits until the worker says that it is ready.
@@ -113,7 +140,7 @@ impl Worker {
 
     /// Starts the process again with the same configuration, after it has ended, and waits until it is ready.
     pub async fn restart(&mut self) {
-        self.child = self.files.start(&self.environment);
+        self.child = self.files.start(&self.settings);
         self.ready().await;
     }
 
@@ -128,6 +155,13 @@ impl Worker {
         // The shell's own `kill`: nothing has to be installed for it.
         let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status().await;
         assert!(sent.expect("a shell").success(), "the worker takes the signal");
+    }
+
+    /// Lets its files grow again as they will.
+    pub async fn free_disk(&self) {
+        let pid = self.child.id().expect("the worker is running").to_string();
+        let lifted = Command::new("prlimit").args(["--fsize=unlimited:", "--pid", &pid]).status().await;
+        assert!(lifted.expect("prlimit (util-linux)").success(), "the limit is lifted");
     }
 
     /// SIGTERM, and waits for the exit code.
@@ -170,6 +204,12 @@ impl Worker {
         Some((status, body))
     }
 
+    /// A metric without labels; `None` while nobody answers.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
     /// Waits until the worker is alive and not ready, and gives its reason.
     pub async fn not_ready(&self) -> String {
         eventually("the worker says that it is not ready", async || match self.get("/readyz").await {
@@ -188,11 +228,14 @@ struct Files {
 
 impl Files {
     /// Both streams go to one file: the worker has nothing to say on standard output.
-    fn start(&self, environment: &BTreeMap<String, String>) -> Child {
+    fn start(&self, settings: &Settings) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
         let errors = log.try_clone().expect("the log opens twice");
-        let mut command = kf_worker();
-        command.arg("run").arg("--config").arg(&self.config).envs(environment).stdout(log).stderr(errors);
+        let mut command = match settings.before.as_str() {
+            "" => kf_worker(),
+            before => in_shell(before),
+        };
+        command.arg("run").arg("--config").arg(&self.config).envs(&settings.environment).stdout(log).stderr(errors);
         command.spawn().expect("the worker starts")
     }
 }

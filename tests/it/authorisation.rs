@@ -1,0 +1,192 @@
+//! Who may order what: only listed users, whom the broker has validated, and nobody in another's name.
+
+use lapin::BasicProperties;
+
+use crate::support::broker::Message;
+use crate::support::stage::{Stage, add, delete};
+use crate::support::wechat::{Answer, Endpoint};
+use crate::support::worker::Settings;
+
+/// The user of every test's connection, as RabbitMQ ships it.
+const USER: &str = "guest";
+
+/// Settings that let the tests' user add accounts of `hr…@test`, and nothing else.
+fn rules(stage: &Stage) -> Settings {
+    let mut settings = stage.settings();
+    settings.publisher("somebody-else", &["add", "delete"], &["*"]).publisher(USER, &["add"], &["hr*@test"]);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listed_user_may_order_what_its_rule_says() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker_with(&rules(&stage)).await;
+    let command = add("c1", "hr1@test", "安娜");
+    stage.broker.publish(Message::json(&command).user_id(USER)).await;
+    let event = stage.events.of("c1").await;
+    event.assert_succeeded("created");
+    stage.broker.publish(Message::json(&command).user_id(USER)).await;
+    event.assert_repeated_by(&stage.events.of("c1").await);
+    assert_eq!(stage.broker.dead().await.rest().await.len(), 0);
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_a_validated_sender_is_a_dead_letter_and_answered_to_its_sender_alone() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker_with(&rules(&stage)).await;
+    let mut dead = stage.broker.dead().await;
+    let mut replies = stage.broker.replies().await;
+    let known = add("known", "hr1@test", "安娜");
+    stage.broker.publish(Message::json(&known).user_id(USER)).await;
+    stage.events.of("known").await.assert_succeeded("created");
+
+    let reply_to = replies.queue.to_string();
+    // What the body says is of no account, not even where the id is known or nothing can be read.
+    for body in [add("c1", "hr2@test", "本").to_string(), known.to_string(), "no json".to_owned()] {
+        stage.broker.publish(Message::raw(body.as_str()).message_id("their-id").reply_to(&reply_to).correlation_id("theirs")).await;
+        let letter = dead.next().await;
+        assert_eq!(letter.bytes, body.as_bytes());
+        assert_eq!(letter.headers()["kf-reason"], "not_authorised");
+        let reply = replies.next().await;
+        reply.assert_ended("rejected", "not_authorised");
+        assert_eq!(reply.property(BasicProperties::correlation_id), Some("theirs"));
+        assert_ne!(reply.event_id(), "their-id/result/0", "it can't be taken for the outcome of the real command");
+    }
+    // Without `reply_to` nobody is told.
+    stage.broker.publish(Message::json(&add("c1", "hr2@test", "本"))).await;
+    assert_eq!(dead.next().await.headers()["kf-reason"], "not_authorised");
+
+    for command_id in ["c1", "their-id"] {
+        assert_eq!(stage.ledger().entry(command_id), None, "the ledger has not heard of {command_id}");
+    }
+    assert_eq!(stage.wechat.journal().len(), 1);
+    assert_eq!(stage.settle(worker).await.len(), 0, "no event for the world");
+    assert_eq!(replies.rest().await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listed_user_outside_its_rule_is_refused_and_the_id_is_not_used_up() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker_with(&rules(&stage)).await;
+    let mut dead = stage.broker.dead().await;
+    let mut replies = stage.broker.replies().await;
+    let reply_to = replies.queue.to_string();
+    stage.wechat.put("hr1@test");
+    let outside = [delete("c1", "hr1@test"), add("c2", "anna@test", "安娜"), add("c3", "hr1@other", "安娜")];
+    for command in &outside {
+        stage.broker.publish(Message::json(command).user_id(USER).reply_to(&reply_to)).await;
+        let letter = dead.next().await;
+        assert_eq!(letter.bytes, command.to_string().into_bytes());
+        assert_eq!(letter.headers()["kf-reason"], "not_authorised");
+        replies.of(command["command_id"].as_str().expect("an id")).await.assert_ended("rejected", "not_authorised");
+    }
+    assert_eq!(stage.wechat.journal().len(), 0);
+    assert_eq!(stage.events.rest().await.len(), 0);
+
+    for command_id in ["c1", "c2", "c3"] {
+        assert_eq!(stage.ledger().entry(command_id), None);
+        stage.broker.publish(Message::json(&add(command_id, &format!("hr{command_id}@test"), "安娜")).user_id(USER)).await;
+        stage.events.of(command_id).await.assert_succeeded("created");
+    }
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_put_off_header_authorises_nothing() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker_with(&rules(&stage)).await;
+    let mut dead = stage.broker.dead().await;
+    let known = add("known", "hr1@test", "安娜");
+    stage.broker.publish(Message::json(&known).user_id(USER)).await;
+    stage.events.of("known").await.assert_succeeded("created");
+
+    let unknown = add("c1", "hr2@test", "本");
+    let other_content = delete("known", "hr1@test");
+    for command in [&unknown, &other_content] {
+        // Neither an invented value nor the ledger's own id, which whoever reads a deferred queue knows.
+        for value in ["invented".to_owned(), stage.ledger().id()] {
+            stage.broker.publish(Message::json(command).header("kf-put-off", &value)).await;
+            assert_eq!(dead.next().await.headers()["kf-reason"], "ledger_lost");
+        }
+    }
+    assert_eq!(stage.ledger().entry("c1"), None);
+    assert_eq!(stage.wechat.journal().len(), 1);
+    assert_eq!(stage.settle(worker).await.len(), 0, "no event in another's name");
+}
+
+/// Settings under which a blocked Official Account has its commands put off, and is probed again soon.
+fn soon_put_off(mut settings: Settings) -> Settings {
+    settings.set("retry.max_in_process", "1s").set("retry.probe_interval", "2s");
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_off_command_comes_back_and_is_carried_out_though_its_copy_names_no_user() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker_with(&soon_put_off(rules(&stage))).await;
+    stage.wechat.next(Endpoint::Add, None, Answer::Errcode(48001));
+    stage.broker.publish(Message::json(&add("c1", "hr1@test", "安娜")).user_id(USER)).await;
+    let event = stage.events.of("c1").await;
+    event.assert_succeeded("created");
+    assert_eq!(event.attempts(), 2);
+    assert!(worker.log().contains("a command was put off"), "it went through a queue");
+    assert_eq!(stage.broker.dead().await.rest().await.len(), 0);
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_off_copy_that_finds_another_ledger_is_a_dead_letter() {
+    let mut stage = Stage::new().await;
+    let mut worker = stage.worker_with(&soon_put_off(stage.settings())).await;
+    let mut dead = stage.broker.dead().await;
+    stage.wechat.next(Endpoint::Add, None, Answer::Errcode(48001));
+    let command = add("c1", "anna@test", "安娜");
+    stage.send(&command).await;
+    stage.ledger().until("c1", "waiting").await;
+    assert_eq!(worker.terminate().await, Some(0));
+    stage.ledger().delete();
+
+    worker.restart().await;
+    let letter = dead.next().await;
+    assert_eq!(letter.bytes, command.to_string().into_bytes());
+    assert_eq!(letter.headers()["kf-reason"], "ledger_lost");
+    assert_eq!(stage.wechat.changes("anna@test"), [Endpoint::Add], "only the call of the former life");
+    assert_eq!(stage.ledger().entry("c1"), None);
+    assert_eq!(stage.settle(worker).await.len(), 0, "nobody knows the outcome, so none is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_again_pauses_the_official_account_until_it_answers() {
+    let mut stage = Stage::new().await;
+    let mut settings = stage.settings();
+    settings.set("retry.probe_interval", "1s");
+    let worker = stage.worker_with(&settings).await;
+    // A token that ends is replaced without anybody noticing.
+    stage.outcome(&add("c1", "anna@test", "安娜")).await.assert_succeeded("created");
+    stage.wechat.end_token("test");
+    let event = stage.outcome(&add("c2", "ben@test", "本")).await;
+    event.assert_succeeded("created");
+    assert_eq!(event.attempts(), 2);
+
+    let calls = [stage.wechat.hold(Endpoint::Add, "carl@test"), stage.wechat.hold(Endpoint::Add, "carl@test")];
+    stage.send(&add("c3", "carl@test", "卡尔")).await;
+    for mut call in calls {
+        call.arrived().await;
+        stage.wechat.end_token("test");
+        call.release();
+    }
+    stage.wechat.until_answered(Endpoint::Add, "carl@test", 2).await;
+    stage.ledger().until("c3", "waiting").await;
+    // Others of the same Official Account wait without a call, and strangers don't.
+    stage.send(&add("c4", "dora@test", "朵拉")).await;
+    stage.outcome(&add("c5", "emil@other", "埃米尔")).await.assert_succeeded("created");
+    assert_eq!(stage.wechat.changes("dora@test").len(), 0, "the Official Account is paused");
+    let event = stage.events.of("c3").await;
+    event.assert_succeeded("created");
+    assert_eq!(event.attempts(), 3);
+    let event = stage.events.of("c4").await;
+    event.assert_succeeded("created");
+    assert_eq!(event.attempts(), 1);
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}

@@ -1,0 +1,109 @@
+//! The ledger goes away: nothing is executed that can't be recorded, the worker says so, and goes on when it can.
+
+use serde_json::Value;
+
+use crate::support::broker::Message;
+use crate::support::eventually;
+use crate::support::stage::{Stage, add};
+use crate::support::wechat::Endpoint;
+use crate::support::worker::Worker;
+
+/// Waits until the worker is not ready for want of its ledger.
+async fn without_ledger(worker: &Worker) -> String {
+    let says_so = async || worker.get("/readyz").await.filter(|(status, reason)| *status == 503 && reason.starts_with("ledger"));
+    eventually("the worker says that its ledger fails", says_so).await.1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_another_program_locks_the_ledger_nothing_is_executed() {
+    let mut stage = Stage::new().await;
+    let mut worker = stage.worker().await;
+    let mut held = stage.wechat.hold(Endpoint::Add, "anna@test");
+    stage.send(&add("c1", "anna@test", "安娜")).await;
+    held.arrived().await;
+    let lock = stage.ledger().lock();
+    stage.send(&add("c2", "ben@test", "本")).await;
+    // This call began before the lock, and its end can't be recorded while it lasts.
+    held.release();
+    let reason = without_ledger(&worker).await;
+    assert!(reason.contains("locked"), "{reason}");
+    assert!(worker.is_running());
+    assert_eq!(worker.get("/livez").await.map(|(status, _)| status), Some(200));
+    assert_eq!(stage.wechat.changes("ben@test").len(), 0);
+    assert_eq!(stage.ledger().entry("c2"), None);
+    assert_eq!(stage.events.rest().await.len(), 0, "nothing is told that isn't recorded");
+
+    drop(lock);
+    worker.ready().await;
+    let event = stage.events.of("c1").await;
+    // Its end was still waiting to be recorded, or it was given up and the call made again.
+    event.assert_succeeded(if event.attempts() == 1 { "created" } else { "unknown" });
+    assert_eq!(stage.wechat.changes("anna@test").len() as u64, event.attempts(), "every call is counted");
+    let event = stage.events.of("c2").await;
+    event.assert_succeeded("created");
+    assert_eq!(event.attempts(), 1);
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_nothing_is_executed_until_there_is_room() {
+    let mut stage = Stage::new().await;
+    let mut settings = stage.settings();
+    settings.largest_file(512 * 1024);
+    let mut worker = stage.worker_with(&settings).await;
+    let commands: Vec<Value> = (0..90).map(|number| add(&format!("c{number}"), &format!("a{number}@test"), "客服")).collect();
+    let mut sent = commands.iter();
+    // The ledger grows with every command until it may not.
+    let reason = loop {
+        let some: Vec<Message> = sent.by_ref().take(10).map(Message::json).collect();
+        assert!(!some.is_empty(), "the ledger has room for everything: the limit is too wide for this test");
+        stage.broker.publish_all(some).await;
+        let settled = async || match worker.get("/readyz").await {
+            Some((503, reason)) => Some(Some(reason)),
+            Some((200, _)) if stage.broker.ready("commands").await? == 0 => {
+                (worker.metric("kf_commands_held").await? == 0.0).then_some(None)
+            }
+            _ => None,
+        };
+        if let Some(reason) = eventually("the worker has done what was sent, or can't", settled).await {
+            break reason;
+        }
+    };
+    assert!(reason.starts_with("ledger"), "{reason}");
+    assert!(worker.is_running());
+    let calls = stage.wechat.journal().len();
+    stage.broker.publish_all(sent.map(Message::json)).await;
+    assert!(without_ledger(&worker).await.contains("can't be written"));
+    assert_eq!(stage.wechat.journal().len(), calls, "no call that can't be recorded");
+
+    worker.free_disk().await;
+    worker.ready().await;
+    let outcomes = stage.settle_each(worker, &commands).await;
+    for event in outcomes.values() {
+        // A call whose end could not be recorded was made again; every other was made once.
+        let effect = if event.attempts() == 1 { "created" } else { "unknown" };
+        event.assert_succeeded(effect);
+        let account = event.field("kf_account").as_str().expect("an account");
+        assert_eq!(stage.wechat.changes(account).len() as u64, event.attempts(), "every call is counted: {}", event.data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_none_ends_the_worker_with_a_sentence() {
+    let mut stage = Stage::new().await;
+    let settings = stage.settings();
+    let path = stage.path("ledger.db");
+    std::fs::write(&path, "this was a ledger once ".repeat(1_000)).expect("the file can be written");
+    let mut worker = stage.spawn(&settings);
+    assert_eq!(worker.exit_code().await, Some(78));
+    let log = worker.log();
+    assert!(log.contains("ledger.db") && log.contains("not a database"), "{log}");
+    drop(worker);
+
+    std::fs::remove_file(&path).expect("the file can be removed");
+    std::fs::create_dir(&path).expect("a folder in its place");
+    let mut worker = stage.spawn(&settings);
+    assert_eq!(worker.exit_code().await, Some(78));
+    let log = worker.log();
+    assert!(log.contains("can't be opened") && log.contains("check that"), "{log}");
+}
