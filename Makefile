@@ -1,12 +1,13 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test chaos lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
 	@echo 'make demo KEEP=1   the same, and everything stays up until Ctrl-C'
 	@echo 'make test          every test'
+	@echo 'make chaos         a random run of some minutes with kills and faults: make chaos SEED=7 SECONDS=300'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
 	@echo 'Both install RabbitMQ with apt where it is missing. With KF_AMQP__URL they use that broker; the tests that kill nodes start their own.'
@@ -21,6 +22,12 @@ test:
 	@deploy/prerequisites.sh own-nodes
 	@cargo build --locked --bins --tests --examples
 	@cargo test --locked --quiet
+
+# Always with a broker of its own, since it kills it.
+chaos:
+	@KF_AMQP__URL= deploy/prerequisites.sh
+	@cargo build --locked --bins --test chaos
+	@cargo test --locked --quiet --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 lint:
 	@.ci/run lint

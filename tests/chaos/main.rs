@@ -1,0 +1,233 @@
+//! One long randomised run of the real programs: random commands, faults at WeChat, SIGKILLs of worker and broker; then every promise is checked.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "in a test a panic is the verdict, in its helpers as well")]
+
+mod deaths;
+mod ledger;
+mod node;
+mod plan;
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+mod support;
+mod traffic;
+mod verdict;
+mod wechat;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use clap::Parser;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
+use tokio::time::{Instant, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use deaths::Workers;
+use node::Node;
+use support::worker::{Settings, free_port};
+use traffic::{Events, Published};
+use verdict::Evidence;
+use wechat::Simulator;
+
+/// Deaths after which a run may end.
+const WORKER_KILLS: u32 = 20;
+const BROKER_KILLS: u32 = 5;
+/// How long everything may take to come to rest once nothing is killed any more.
+const DRAIN: Duration = Duration::from_secs(180);
+/// How often in a row nothing is found on its way before that is believed.
+const QUIET: u32 = 5;
+/// The queues that a command passes through.
+const QUEUES: [&str; 3] = ["kf.commands", "kf.deferred.1s", "kf.deferred.2s"];
+
+/// One long randomised run against everything that is promised.
+#[derive(Parser)]
+struct Arguments {
+    /// What all chance is drawn from; the same seed draws the same commands, faults and deaths (their moments vary)
+    #[arg(long, default_value_t = rand::random::<u32>().into())]
+    seed: u64,
+    /// How long commands are published and things killed at most; it ends earlier once enough has died
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    seconds: u32,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    println!("chaos: seed {} for at most {} s (make chaos SEED={0} SECONDS={1})", arguments.seed, arguments.seconds);
+    let folder = tempfile::Builder::new().prefix("kf-chaos-").tempdir().expect("a temporary folder").keep();
+    let violations = run(&arguments, &folder).await;
+    if violations.is_empty() {
+        // Nobody needs it now; where it can't be removed it is only litter.
+        let _ = std::fs::remove_dir_all(&folder);
+        println!("chaos: all promises held");
+        return ExitCode::SUCCESS;
+    }
+    for violation in &violations {
+        println!("chaos: BROKEN: {violation}");
+    }
+    println!("chaos: {} violations with seed {}; logs and ledger are in {}", violations.len(), arguments.seed, folder.display());
+    ExitCode::FAILURE
+}
+
+/// The whole run; gives every promise that was broken.
+async fn run(arguments: &Arguments, folder: &Path) -> Vec<String> {
+    let began = Instant::now();
+    let length = Duration::from_secs(arguments.seconds.into());
+    let mut node = Node::start(folder.join("rabbitmq")).await;
+    let url = node.url();
+    let simulator = Simulator::start().await;
+    let mut workers = Workers::start(folder, settings(&url, &simulator, folder)).await;
+    traffic::declare_results(&url).await;
+    node.has_saved(&[QUEUES.as_slice(), &[traffic::RESULTS, "kf.dead"]].concat()).await;
+
+    let (published, events) = (Mutex::new(Published::default()), Mutex::new(Events::default()));
+    let drained = tokio::select! {
+        drained = async {
+            storm(arguments, length, &mut node, &mut workers, &simulator, &published).await;
+            println!("chaos: the storm is over after {:.0?}; everything comes to rest", began.elapsed());
+            drain(&url, &mut workers, &published, &events).await
+        } => drained,
+        () = traffic::collect(&url, &events) => Err("the results could not be read".to_owned()),
+        () = tell_progress(began, &published, &events) => Err("the progress could not be told".to_owned()),
+    };
+    let exit_code = workers.terminate().await;
+    let mut events = events.into_inner().expect("nobody panicked");
+    events.all.extend(traffic::empty(&url, traffic::RESULTS).await);
+    let evidence = Evidence {
+        published: published.into_inner().expect("nobody panicked"),
+        events: events.all,
+        rows: ledger::read(&folder.join("ledger.db")),
+        dead: traffic::empty(&url, "kf.dead").await,
+        waiting: traffic::waiting(&url, &QUEUES).await.unwrap_or_default(),
+        accounts: simulator.accounts().await,
+        calls: simulator.calls().await,
+    };
+    evidence.keep(folder);
+    let mut violations = [drained.err(), (exit_code != Some(0)).then(|| format!("the worker ended with {exit_code:?} after SIGTERM"))]
+        .into_iter()
+        .flatten()
+        .chain(workers.ended_by_itself.iter().map(|how| format!("a worker ended by itself: {how}")))
+        .collect::<Vec<_>>();
+    println!(
+        "chaos: {:.0?} in all; {} SIGKILLs of the worker (with {} calls in flight), {} of the broker, {} changes of faults, {} sessions with the broker, {} commands put off",
+        began.elapsed(),
+        workers.kills,
+        workers.calls_cut_off,
+        node.kills,
+        simulator.changes(),
+        workers.logged("commands are being taken"),
+        workers.logged("a command was put off"),
+    );
+    if workers.kills < WORKER_KILLS || node.kills < BROKER_KILLS {
+        println!("chaos: the time was too short for {WORKER_KILLS} and {BROKER_KILLS}");
+    }
+    violations.extend(evidence.judge());
+    node.stop().await;
+    violations
+}
+
+/// Commands, faults and deaths, until enough has died and all is published, or the time is up.
+async fn storm(
+    arguments: &Arguments,
+    length: Duration,
+    node: &mut Node,
+    workers: &mut Workers,
+    simulator: &Simulator,
+    published: &Mutex<Published>,
+) {
+    let mut rng = StdRng::seed_from_u64(arguments.seed);
+    // Some 25 commands a second; the rests leave time for the waits while the broker is away.
+    let plan = plan::draw(rng.random(), (arguments.seconds * 25) as usize, length.mul_f64(0.35));
+    let [of_faults, of_workers, of_node] = [(); 3].map(|()| StdRng::seed_from_u64(rng.random()));
+    let (limit, enough, over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (url, until) = (node.url(), Instant::now() + length);
+    let all = async {
+        tokio::join!(
+            async {
+                tokio::join!(traffic::produce(&url, plan, published, &limit), node.die(of_node, BROKER_KILLS, until, &limit),);
+                enough.cancel();
+            },
+            async {
+                workers.die(of_workers, WORKER_KILLS, until, simulator, &enough, &limit).await;
+                over.cancel();
+            },
+            simulator.misbehave(of_faults, &over),
+        );
+    };
+    let clock = async {
+        sleep(length).await;
+        limit.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = all => {}
+        () = clock => {}
+    }
+}
+
+/// Waits until every command has its outcome and nothing is on its way any more.
+async fn drain(url: &str, workers: &mut Workers, published: &Mutex<Published>, events: &Mutex<Events>) -> Result<(), String> {
+    let deadline = Instant::now() + DRAIN;
+    let mut quiet = 0;
+    while quiet < QUIET {
+        workers.keep_up();
+        sleep(Duration::from_millis(200)).await;
+        let missing = {
+            let (published, events) = (published.lock().expect("nobody panics here"), events.lock().expect("nobody panics here"));
+            let ids = published.messages.values().filter_map(|(kind, _)| kind.command_id());
+            ids.filter(|id| !events.answered.contains(*id)).count()
+        };
+        let waiting = traffic::waiting(url, &QUEUES).await;
+        let held = workers.held().await;
+        let still = missing == 0 && held == Some(0) && waiting.as_ref().is_some_and(|counts| counts.values().all(|count| *count == 0));
+        quiet = if still { quiet + 1 } else { 0 };
+        if Instant::now() > deadline {
+            return Err(format!(
+                "not at rest after {DRAIN:?}: {missing} without a result, queues {waiting:?}, held by the worker {held:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn tell_progress(began: Instant, published: &Mutex<Published>, events: &Mutex<Events>) {
+    let mut ticks = interval(Duration::from_secs(10));
+    loop {
+        ticks.tick().await;
+        let (messages, results) = {
+            let (published, events) = (published.lock().expect("nobody panics here"), events.lock().expect("nobody panics here"));
+            (published.confirmed.values().sum::<u64>(), events.answered.len())
+        };
+        println!("chaos: {:>4.0?}  {messages} messages published, {results} commands with a result", began.elapsed());
+    }
+}
+
+/// Rests, unless it is time to stop; then it says `false`.
+async fn rest(time: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = sleep(time) => !stop.is_cancelled(),
+        () = stop.cancelled() => false,
+    }
+}
+
+/// A worker in a hurry: waits are short, and so is the time that a delivery is held, so that much is put off.
+fn settings(url: &str, simulator: &Simulator, folder: &Path) -> Settings {
+    let mut settings = Settings::default();
+    settings
+        .set("amqp.url", url)
+        .set("worker.concurrency", 16)
+        .set("worker.window", 64)
+        .set("retry.initial", "10ms")
+        .set("retry.max_interval", "200ms")
+        .set("retry.max_in_process", "2s")
+        .set("retry.defer", json!(["1s", "2s"]))
+        .set("retry.probe_interval", "3s")
+        .set("ledger.url", format!("sqlite:{}", folder.join("ledger.db").display()))
+        .set("admin.listen", format!("127.0.0.1:{}", free_port()))
+        .env("RUST_LOG", "info,kf_worker=debug");
+    simulator.configure(&mut settings);
+    settings
+}
