@@ -162,7 +162,7 @@ pub enum LedgerError {
     #[error("the ledger holds something that this version can't read: {0}")]
     Unreadable(&'static str),
     /// Another file stands at its path, or none: what is written would be lost.
-    #[error("the ledger's file was deleted or replaced under the worker; put it back and restart the worker")]
+    #[error("the ledger's file was deleted or replaced under the worker; put it back, or restore a backup and restart the worker")]
     Gone,
     /// The ledger's thread has ended.
     #[error("the ledger is closed")]

@@ -46,6 +46,25 @@ async fn while_another_program_locks_the_ledger_nothing_is_executed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_its_file_taken_away_nothing_is_executed_until_it_is_back() {
+    let mut stage = Stage::new().await;
+    let mut worker = stage.worker().await;
+    stage.outcome(&add("c1", "anna@test", "安娜")).await.assert_succeeded("created");
+    stage.ledger().take_away();
+    stage.send(&add("c2", "ben@test", "本")).await;
+    let reason = without_ledger(&worker).await;
+    assert!(reason.contains("deleted or replaced"), "{reason}");
+    assert!(worker.is_running());
+    assert_eq!(stage.wechat.changes("ben@test").len(), 0);
+    assert_eq!(stage.events.rest().await.len(), 0);
+
+    stage.ledger().bring_back();
+    worker.ready().await;
+    stage.events.of("c2").await.assert_succeeded("created");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_nothing_is_executed_until_there_is_room() {
     let mut stage = Stage::new().await;
     let mut settings = stage.settings();

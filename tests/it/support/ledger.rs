@@ -42,6 +42,16 @@ impl Ledger {
         connection.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0)).expect("the ledger has an id")
     }
 
+    /// Takes the file away from under a worker.
+    pub fn take_away(&self) {
+        std::fs::rename(&self.path, self.path.with_extension("taken-away")).expect("there is a ledger");
+    }
+
+    /// Puts it where it was.
+    pub fn bring_back(&self) {
+        std::fs::rename(self.path.with_extension("taken-away"), &self.path).expect("it was taken away");
+    }
+
     /// Removes the file of a worker that has ended.
     pub fn delete(&self) {
         std::fs::remove_file(&self.path).expect("there is a ledger");
