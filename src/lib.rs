@@ -14,6 +14,7 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`worker`] | the story: take deliveries, carry one command to its outcome, settle |
+//! | [`supervisor`] | one session with the broker after the other, and the orderly end |
 //! | [`command`], [`outcome`], [`event`] | pure: bytes → command, the closed word lists, the published event |
 //! | [`retry`] | pure: what becomes of a command whose attempt has failed |
 //! | [`lanes`] | one at a time for each account, lowest position first |
@@ -61,6 +62,7 @@ pub mod outcome;
 pub mod readiness;
 pub mod retry;
 pub mod simulator;
+pub mod supervisor;
 pub mod wechat;
 pub mod worker;
 
@@ -68,12 +70,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use accounts::OfficialAccounts;
-use broker::{ConnectError, Session};
 use config::Config;
 use lanes::Lanes;
 use ledger::Ledger;
@@ -82,11 +82,6 @@ use readiness::Readiness;
 use wechat::WeChat;
 use worker::Worker;
 
-/// After so many failures in a row to connect the worker ends, so that its supervisor can start it afresh: some four
-/// minutes, and more where connecting itself takes long.
-const MOST_FAILURES: u32 = 50;
-/// A session that ends sooner counts as a failure to connect.
-const SHORT_SESSION: Duration = Duration::from_secs(10);
 /// How often outcomes past their retention are looked for.
 const PRUNING: Duration = Duration::from_secs(3_600);
 
@@ -101,12 +96,8 @@ pub enum RunError {
     WeChat(#[from] wechat::BuildError),
     #[error("the metrics can't be made: {0}")]
     Metrics(String),
-    /// The broker refuses what only an operator can change.
     #[error(transparent)]
-    Refused(ConnectError),
-    /// The broker could not be reached for long.
-    #[error("the broker could not be used in {MOST_FAILURES} tries, the last time because {0}")]
-    Unreachable(String),
+    GaveUp(#[from] supervisor::GaveUp),
 }
 
 /// Runs the worker until it is told to shut down, then ends what is in flight.
@@ -123,7 +114,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     admin::serve(config.admin, Arc::clone(&metrics), Arc::clone(&readiness), ended).await?;
     tokio::spawn(prune(ledger.clone()));
     let worker = Arc::new(assemble(&config, ledger, metrics, readiness, shutdown)?);
-    serve_sessions(&worker, &config.broker).await
+    Ok(supervisor::supervise(&worker, &config.broker).await?)
 }
 
 fn assemble(
@@ -155,84 +146,6 @@ fn assemble(
     })
 }
 
-/// One session with the broker after the other, until the worker shuts down.
-async fn serve_sessions(worker: &Arc<Worker>, broker: &broker::Settings) -> Result<(), RunError> {
-    let (metrics, readiness) = (&worker.metrics, &worker.readiness);
-    let mut failures = 0;
-    let mut connected_before = false;
-    loop {
-        let opened = tokio::select! {
-            () = worker.draining.cancelled() => {
-                readiness.draining();
-                return Ok(());
-            }
-            opened = open_session(worker, broker) => opened,
-        };
-        let opened_at = Instant::now();
-        let trouble = match opened {
-            Ok((session, deliveries)) => {
-                (connected_before, failures) = (true, failures.min(MOST_FAILURES / 2));
-                readiness.consuming(true);
-                metrics.broker_connected.set(1);
-                tracing::info!("commands are being taken");
-                worker.serve(&session, deliveries).await;
-                metrics.broker_connected.set(0);
-                if worker.draining.is_cancelled() {
-                    readiness.draining();
-                    shut_down(worker, &session).await;
-                    return Ok(());
-                }
-                let trouble = session.why_lost();
-                // Said before closing, which a silent broker draws out.
-                readiness.broker_trouble(trouble.clone());
-                readiness.consuming(false);
-                session.close().await;
-                trouble
-            }
-            Err(error) if error.needs_an_operator() && !connected_before => return Err(RunError::Refused(error)),
-            Err(error) => error.to_string(),
-        };
-        failures = if opened_at.elapsed() < SHORT_SESSION { failures + 1 } else { 1 };
-        if failures >= MOST_FAILURES {
-            return Err(RunError::Unreachable(trouble));
-        }
-        let wait = retry::before_reconnecting(failures);
-        tracing::warn!(
-            trouble,
-            failures,
-            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            "the broker can't be used; trying again"
-        );
-        readiness.broker_trouble(trouble);
-        tokio::select! {
-            () = worker.draining.cancelled() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
-}
-
-/// Connects, but only while the ledger works: nothing is taken that can't be recorded.
-async fn open_session(worker: &Worker, broker: &broker::Settings) -> Result<(Session, broker::Deliveries), ConnectError> {
-    match worker.ledger.probe().await {
-        Ok(()) => worker.readiness.ledger_trouble(None),
-        Err(error) => {
-            worker.readiness.ledger_trouble(Some(error.to_string()));
-            return Err(ConnectError::Unreachable(error.to_string()));
-        }
-    }
-    Session::open(broker, &worker.metrics, &worker.readiness).await
-}
-
-async fn shut_down(worker: &Worker, session: &Session) {
-    tracing::info!("shutting down: no commands are taken, what is in flight is finished");
-    // Apart, so that a broker that does not answer holds up nobody.
-    let stopping = session.clone();
-    tokio::spawn(async move { stopping.stop_consuming().await });
-    worker.drain().await;
-    session.close().await;
-    tracing::info!("shut down");
-}
-
 /// Forgets outcomes past their retention, a few at a time, so that nobody waits for it.
 async fn prune(ledger: Ledger) {
     loop {
@@ -249,6 +162,8 @@ async fn prune(ledger: Ledger) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -267,7 +182,7 @@ mod tests {
         let config = config::load(None, environment.map(|(name, value)| (name.to_owned(), value))).unwrap();
         let begun = Instant::now();
         let ended = run(config, CancellationToken::new()).await;
-        assert!(matches!(ended, Err(RunError::Unreachable(_))), "{ended:?}");
+        assert!(matches!(ended, Err(RunError::GaveUp(supervisor::GaveUp::Unreachable(_)))), "{ended:?}");
         assert!(begun.elapsed() > Duration::from_secs(60), "it is patient first: {:?}", begun.elapsed());
     }
 }

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Config, Exit};
 use crate::RunError;
+use crate::supervisor::GaveUp;
 
 /// Runs until a signal, or until the worker gives up.
 pub fn run(config: Config) -> Exit {
@@ -46,8 +47,8 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 fn report(error: &RunError) -> Exit {
     super::tell(format_args!("{error}"));
     match error {
-        RunError::Ledger(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::Refused(_) => Exit::Configuration,
-        RunError::Unreachable(_) => Exit::Unavailable,
+        RunError::Ledger(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::GaveUp(GaveUp::Refused(_)) => Exit::Configuration,
+        RunError::GaveUp(GaveUp::Unreachable(_)) => Exit::Unavailable,
         RunError::Metrics(_) => Exit::Failed,
     }
 }

@@ -1,0 +1,130 @@
+//! One session with the broker after the other, for as long as the worker is wanted, and the orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::broker::{ConnectError, Deliveries, Session, Settings};
+use crate::ledger::LedgerError;
+use crate::retry;
+use crate::worker::Worker;
+
+/// After so many failures in a row to connect the worker ends, so that its supervisor can start it afresh: some four
+/// minutes, and more where connecting itself takes long.
+const MOST_FAILURES: u32 = 50;
+/// A session that ends sooner counts as a failure to connect.
+const SHORT_SESSION: Duration = Duration::from_secs(10);
+
+/// Why the worker does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum GaveUp {
+    /// The broker refuses what only an operator can change.
+    #[error(transparent)]
+    Refused(ConnectError),
+    /// The broker could not be used for long.
+    #[error("the broker could not be used in {MOST_FAILURES} tries, the last time because {0}")]
+    Unreachable(String),
+}
+
+/// Why there is no session.
+enum NoSession {
+    /// Nothing is taken that can't be recorded.
+    Ledger(LedgerError),
+    Broker(ConnectError),
+}
+
+/// Serves until the worker is told to shut down, or gives up; then ends what is in flight.
+///
+/// # Errors
+/// Why it gave up.
+pub async fn supervise(worker: &Arc<Worker>, broker: &Settings) -> Result<(), GaveUp> {
+    let served = serve(worker, broker).await;
+    worker.readiness.draining();
+    tracing::info!("shutting down: no commands are taken, what is in flight is finished");
+    let session = match &served {
+        Ok(session) => session.clone(),
+        Err(_) => None,
+    };
+    if let Some(session) = session.clone() {
+        // Apart, so that a broker that does not answer holds up nobody.
+        tokio::spawn(async move { session.stop_consuming().await });
+    }
+    worker.drain().await;
+    if let Some(session) = session {
+        session.close().await;
+    }
+    tracing::info!("shut down");
+    served.map(drop)
+}
+
+/// One session after the other. Answers the one in which the worker was told to shut down, if there was one.
+async fn serve(worker: &Arc<Worker>, broker: &Settings) -> Result<Option<Session>, GaveUp> {
+    let mut failures = 0;
+    let mut connected_before = false;
+    loop {
+        let opened = tokio::select! {
+            () = worker.draining.cancelled() => return Ok(None),
+            opened = open(worker, broker) => opened,
+        };
+        let opened_at = Instant::now();
+        let trouble = match opened {
+            Ok((session, deliveries)) => {
+                connected_before = true;
+                serve_session(worker, &session, deliveries).await;
+                if worker.draining.is_cancelled() {
+                    return Ok(Some(session));
+                }
+                end(worker, &session).await
+            }
+            Err(NoSession::Ledger(error)) => {
+                // Not the broker's failure: however long it lasts, the worker waits for its ledger.
+                failures = 0;
+                error.to_string()
+            }
+            Err(NoSession::Broker(error)) if error.needs_an_operator() && !connected_before => return Err(GaveUp::Refused(error)),
+            Err(NoSession::Broker(error)) => {
+                let trouble = error.to_string();
+                worker.readiness.broker_trouble(trouble.clone());
+                trouble
+            }
+        };
+        failures = if opened_at.elapsed() < SHORT_SESSION { failures + 1 } else { 1 };
+        if failures >= MOST_FAILURES {
+            return Err(GaveUp::Unreachable(trouble));
+        }
+        let wait = retry::before_reconnecting(failures);
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(trouble, failures, wait_ms, "no commands can be taken; trying again");
+        tokio::select! {
+            () = worker.draining.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Connects, but only while the ledger works.
+async fn open(worker: &Worker, broker: &Settings) -> Result<(Session, Deliveries), NoSession> {
+    let proof = worker.ledger.probe().await;
+    worker.readiness.ledger_trouble(proof.as_ref().err().map(ToString::to_string));
+    proof.map_err(NoSession::Ledger)?;
+    Session::open(broker, &worker.metrics, &worker.readiness).await.map_err(NoSession::Broker)
+}
+
+async fn serve_session(worker: &Arc<Worker>, session: &Session, deliveries: Deliveries) {
+    worker.readiness.consuming(true);
+    worker.metrics.broker_connected.set(1);
+    tracing::info!("commands are being taken");
+    worker.serve(session, deliveries).await;
+    worker.metrics.broker_connected.set(0);
+}
+
+/// Gives up what is left of a lost session, and answers why it was lost.
+async fn end(worker: &Worker, session: &Session) -> String {
+    let trouble = session.why_lost();
+    // Said before closing, which a silent broker draws out.
+    worker.readiness.broker_trouble(trouble.clone());
+    worker.readiness.consuming(false);
+    session.close().await;
+    trouble
+}
