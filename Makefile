@@ -15,7 +15,7 @@ help:
 demo:
 	@deploy/prerequisites.sh
 	@cargo build --locked --release --bins --example demo
-	@KEEP=$(KEEP) target/release/examples/demo
+	@KEEP=$(KEEP) cargo run --locked --release --quiet --example demo
 
 # Built first and by itself, since `cargo test --quiet` would say nothing while it compiles.
 test:

@@ -44,10 +44,11 @@ const LONGEST_HOLD: Duration = Duration::from_secs(600);
 /// All faults there are, each with its key.
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Faults> {
     let mut reader = Reader::open(file, environment)?;
+    let request_timeout = reader.duration("wechat.request_timeout", 5 * SECOND);
     let config = Config {
         broker: read_broker(&mut reader),
-        worker: read_worker(&mut reader),
-        wechat: read_wechat(&mut reader),
+        worker: read_worker(&mut reader, request_timeout),
+        wechat: read_wechat(&mut reader, request_timeout),
         retry: read_retry(&mut reader),
         ledger: read_ledger(&mut reader),
         admin: read_admin(&mut reader),
@@ -84,15 +85,15 @@ fn read_broker(reader: &mut Reader) -> broker::Settings {
     broker::Settings { uri, prefix, topology, window, defer: Vec::new() }
 }
 
-fn read_worker(reader: &mut Reader) -> worker::Settings {
+fn read_worker(reader: &mut Reader, request_timeout: Duration) -> worker::Settings {
     worker::Settings {
         concurrency: reader.integer("worker.concurrency", 64, 1..=10_000).try_into().unwrap_or(64),
         drain: reader.duration("worker.drain", 20 * SECOND),
-        request_timeout: reader.duration("wechat.request_timeout", 5 * SECOND),
+        request_timeout,
     }
 }
 
-fn read_wechat(reader: &mut Reader) -> wechat::Settings {
+fn read_wechat(reader: &mut Reader, request_timeout: Duration) -> wechat::Settings {
     let mut base_urls = vec![reader.text("wechat.base_url", "https://api.weixin.qq.com")];
     if let Some(trouble) = trouble_with_url(&base_urls[0]) {
         reader.fault("wechat.base_url", trouble);
@@ -113,7 +114,7 @@ fn read_wechat(reader: &mut Reader) -> wechat::Settings {
     if official_accounts.is_empty() {
         reader.fault("official_account", "is missing: configure at least one [[official_account]] with wechat_id, app_id and app_secret");
     }
-    wechat::Settings { base_urls, request_timeout: reader.duration("wechat.request_timeout", 5 * SECOND), official_accounts }
+    wechat::Settings { base_urls, request_timeout, official_accounts }
 }
 
 fn read_official_account(reader: &mut Reader, entry: &str) -> Credentials {

@@ -117,9 +117,7 @@ impl DeadLetters {
         // Where closing fails the connection is gone, which gives everything back as well.
         let _ = within(self.connection.close(200, "bye".into())).await;
     }
-}
 
-impl DeadLetters {
     /// How many are in the queue and with nobody.
     async fn ready(&self) -> Result<u32, ConnectError> {
         let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };

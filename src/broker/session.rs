@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
 use super::publisher::{CHANNELS, Publisher};
@@ -43,12 +43,11 @@ struct Shared {
     why: Mutex<Option<String>>,
 }
 
-/// The commands that arrive in a session, in the broker's order. Dropping it ends the watch over the session.
+/// The commands that arrive in a session, in the broker's order.
 pub struct Deliveries {
     consumer: lapin::Consumer,
     session: Session,
     metrics: Arc<Metrics>,
-    _watch: DropGuard,
 }
 
 impl Session {
@@ -78,10 +77,10 @@ impl Session {
         let consumer = within(consumed).await.map_err(|error| error.about(format!("queue `{queue}`")))?;
         let shared = Shared { consuming, publishing, consumer_channel, publisher, names, lost, why: Mutex::default() };
         let session = Self { shared: Arc::new(shared) };
-        let watch = session.watch(Arc::clone(metrics), Arc::clone(readiness));
+        session.watch(Arc::clone(metrics), Arc::clone(readiness));
         session.listen(Arc::clone(metrics));
         metrics.broker_sessions.inc();
-        let deliveries = Deliveries { consumer, session: session.clone(), metrics: Arc::clone(metrics), _watch: watch };
+        let deliveries = Deliveries { consumer, session: session.clone(), metrics: Arc::clone(metrics) };
         Ok((session, deliveries))
     }
 
@@ -131,12 +130,11 @@ impl Session {
         &self.shared.names
     }
 
-    /// Looks at both connections until the guard is dropped.
-    fn watch(&self, metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> DropGuard {
-        let stop = CancellationToken::new();
-        let (session, stopped) = (self.clone(), stop.clone());
+    /// Looks at both connections until the session is over.
+    fn watch(&self, metrics: Arc<Metrics>, readiness: Arc<Readiness>) {
+        let session = self.clone();
         tokio::spawn(async move {
-            while !session.is_lost() && !stopped.is_cancelled() {
+            while !session.is_lost() {
                 let shared = &session.shared;
                 if !shared.consuming.status().connected() || !shared.consumer_channel.status().connected() {
                     session.give_up("the consuming connection to the broker was lost");
@@ -148,16 +146,13 @@ impl Session {
                 readiness.blocked(blocked);
                 metrics.broker_blocked.set(blocked.into());
                 tokio::select! {
-                    () = stopped.cancelled() => {}
+                    () = session.lost() => {}
                     () = tokio::time::sleep(LOOK) => {}
                 }
             }
         });
-        stop.drop_guard()
     }
-}
 
-impl Session {
     /// Proves that the consumer hears: messages that wait twice in a row while none is held mean that it does not.
     /// Asking also proves that the connection is alive in both directions.
     fn listen(&self, metrics: Arc<Metrics>) {

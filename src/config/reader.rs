@@ -190,10 +190,7 @@ impl Reader {
         match humantime::parse_duration(&text) {
             Ok(duration) if !duration.is_zero() => duration,
             _ => {
-                // Several parts may read one key; one fault is enough.
-                if !self.faults.iter().any(|fault| fault.key == key) {
-                    self.fault(key, "is not a duration such as \"500ms\", \"20s\", \"2m\", \"48h\" or \"90d\"");
-                }
+                self.fault(key, "is not a duration such as \"500ms\", \"20s\", \"2m\", \"48h\" or \"90d\"");
                 default
             }
         }
