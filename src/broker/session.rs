@@ -22,6 +22,8 @@ const HEARTBEAT: u16 = 10;
 const LOOK: Duration = Duration::from_millis(200);
 /// How often the queue is asked whether messages wait there while none is held: a consumer that is deaf.
 const LISTEN: Duration = Duration::from_secs(10);
+/// How long the broker is given to hand on the last acknowledgements before the connections are closed.
+const HAND_ON: Duration = Duration::from_millis(500);
 const CONSUMER_TAG: &str = "kf-worker";
 
 /// A connected broker. Clones are handles on the same session.
@@ -116,6 +118,11 @@ impl Session {
 
     /// Closes both connections; the broker delivers again whatever was not acknowledged.
     pub async fn close(&self) {
+        if !self.is_lost() {
+            // RabbitMQ hands acknowledgements on to a quorum queue a few at a time, and forgets those that still wait when
+            // their channel closes: a burst of them would come again at the next start.
+            tokio::time::sleep(HAND_ON).await;
+        }
         self.give_up("the worker has closed it");
         // Where closing fails or takes too long there is nothing left to close.
         let close = async |connection: &Connection| tokio::time::timeout(TIME_LIMIT / 4, connection.close(200, "bye".into())).await.ok();
