@@ -1,22 +1,25 @@
 //! `wechat-simulator`: WeChat's kf account calls on a local port, for demos, staging and tests.
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use kf_worker::simulator::{Effect, OfficialAccount, Rule, Settings, Simulator, parse_duration};
+use kf_worker::simulator::{Authorisation, Effect, OfficialAccount, Rule, Settings, Simulator, ThirdPartyPlatform, parse_duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// WeChat's kf account calls on a local port, for demos, staging and tests.
 ///
-/// Answers add, del, getkflist, stable_token and token with the documented limits and errors. All state is in memory.
-/// Faults can be changed while it runs: GET, PUT or DELETE /control/faults. See also GET /control/accounts,
-/// GET /control/calls, POST /control/tokens/expire and POST /control/reset.
+/// Answers add, del, getkflist, stable_token, token, api_component_token and api_authorizer_token with the documented
+/// limits and errors. All state is in memory. Faults can be changed while it runs: GET, PUT or DELETE /control/faults.
+/// See also GET /control/accounts, GET /control/calls, POST /control/tokens/expire,
+/// PUT /control/official-accounts/WECHAT_ID/secret, PUT /control/official-accounts/WECHAT_ID/quota,
+/// GET /control/platforms, POST /control/platforms/expire-tickets, POST /control/platforms/push-ticket and
+/// POST /control/reset.
 #[derive(Parser)]
 #[command(name = "wechat-simulator", version)]
 struct Arguments {
@@ -26,6 +29,15 @@ struct Arguments {
     /// An Official Account; may be repeated
     #[arg(long = "account", value_name = "WECHAT_ID:APPID:SECRET", default_value = "test:wx0123456789abcdef:secret")]
     accounts: Vec<OfficialAccount>,
+    /// A third-party platform, which may act for Official Accounts that have authorised it; may be repeated
+    #[arg(long = "platform", value_name = "APPID:SECRET")]
+    platforms: Vec<ThirdPartyPlatform>,
+    /// An Official Account has authorised a platform, which got this first refresh token; may be repeated
+    #[arg(long = "authorize", value_name = "WECHAT_ID:PLATFORM_APPID:REFRESH_TOKEN", requires = "platforms")]
+    authorisations: Vec<Authorisation>,
+    /// Keep the current verify ticket of the first platform in this file, as the platform itself would
+    #[arg(long, value_name = "FILE", requires = "platforms")]
+    ticket_file: Option<PathBuf>,
     /// How long an access token is good
     #[arg(long, value_name = "DURATION", default_value = "7200s", value_parser = parse_duration)]
     token_lifetime: Duration,
@@ -58,9 +70,11 @@ struct Arguments {
 // One thread: a simulator that takes one core leaves the others to what is tried against it.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    refuse_doubles(&arguments.accounts);
-    match serve(arguments.into()).await {
+    let settings = Settings::from(Arguments::parse());
+    if let Err(sentence) = settings.check() {
+        Arguments::command().error(ErrorKind::ValueValidation, sentence).exit()
+    }
+    match serve(settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("wechat-simulator: {sentence}");
@@ -77,7 +91,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
         io::ErrorKind::AddrInUse => {
             format!("{listen} is in use; stop what listens there or choose another address with --listen")
         }
-        _ => format!("can't listen on {listen}: {error}"),
+        _ => format!("can't start on {listen}: {error}"),
     })?;
     // Nobody may be reading; the simulator serves all the same.
     let _ = writeln!(io::stdout(), "wechat-simulator listening on http://{}", simulator.address());
@@ -100,15 +114,6 @@ fn stop_on_signal() -> io::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// Ends the program as for any wrong argument when a WeChat ID or AppID is given twice.
-fn refuse_doubles(accounts: &[OfficialAccount]) {
-    let mut seen = HashSet::new();
-    let double = accounts.iter().flat_map(|account| [&account.wechat_id, &account.app_id]).find(|id| !seen.insert(*id));
-    if let Some(id) = double {
-        Arguments::command().error(ErrorKind::ValueValidation, format!("{id} is given twice by --account")).exit()
-    }
-}
-
 fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
@@ -122,6 +127,9 @@ impl From<Arguments> for Settings {
             faults: faults(&arguments),
             listen: arguments.listen,
             official_accounts: arguments.accounts,
+            platforms: arguments.platforms,
+            authorisations: arguments.authorisations,
+            ticket_file: arguments.ticket_file,
             token_lifetime: arguments.token_lifetime,
             token_overlap: arguments.token_overlap,
             minute_quota: arguments.minute_quota,

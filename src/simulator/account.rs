@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -11,7 +10,9 @@ use serde_json::json;
 use super::errcode::{
     KF_ACCOUNT_EXISTS, KF_ACCOUNT_ILLEGAL, KF_ACCOUNT_INVALID, KF_ACCOUNT_LIMIT, MINUTE_QUOTA, NICKNAME_ILLEGAL, OK_BODY,
 };
-use super::quota::Quota;
+use super::grant::Grant;
+use super::official_account::{OfficialAccount, is_wechat_id};
+use super::quota::{Action, Quota};
 use super::request::KfBody;
 use super::tokens::{Handout, Tokens};
 
@@ -25,42 +26,6 @@ const FORCED_APART: Duration = Duration::from_secs(30);
 
 /// The JSON body of an answer, or the code it is refused with.
 pub(super) type Reply = Result<Cow<'static, str>, i32>;
-
-/// An Official Account and what proves to be it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OfficialAccount {
-    /// Its WeChat ID, the part of a kf account after `@`.
-    pub wechat_id: String,
-    /// Its AppID.
-    pub app_id: String,
-    /// Its AppSecret.
-    pub app_secret: String,
-}
-
-impl Default for OfficialAccount {
-    /// `test:wx0123456789abcdef:secret`
-    fn default() -> Self {
-        Self { wechat_id: "test".to_owned(), app_id: "wx0123456789abcdef".to_owned(), app_secret: "secret".to_owned() }
-    }
-}
-
-impl FromStr for OfficialAccount {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.splitn(3, ':').map(str::to_owned);
-        let (Some(wechat_id), Some(app_id), Some(app_secret)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err("write it as WECHAT_ID:APPID:SECRET");
-        };
-        if !is_wechat_id(&wechat_id) {
-            return Err("the WeChat ID is 1 to 30 letters, digits, _ or -");
-        }
-        if app_id.is_empty() || app_secret.is_empty() {
-            return Err("neither the APPID nor the SECRET may be empty");
-        }
-        Ok(Self { wechat_id, app_id, app_secret })
-    }
-}
 
 /// The numbers that hold for every Official Account.
 #[derive(Clone, Copy)]
@@ -76,13 +41,15 @@ pub(super) struct Account {
     pub who: OfficialAccount,
     kf_accounts: BTreeMap<String, KfAccount>,
     next_kf_id: u64,
-    pub stable: Tokens,
-    pub legacy: Tokens,
+    stable: Tokens,
+    legacy: Tokens,
+    /// Those who may act for it.
+    pub grants: Vec<Grant>,
     forced: Quota,
     last_forced: Option<SystemTime>,
-    pub adds: Quota,
-    pub dels: Quota,
-    pub lists: Quota,
+    adds: Quota,
+    dels: Quota,
+    lists: Quota,
 }
 
 struct KfAccount {
@@ -107,6 +74,7 @@ impl Account {
             next_kf_id: FIRST_KF_ID,
             stable: Tokens::default(),
             legacy: Tokens::default(),
+            grants: Vec::new(),
             forced: Quota::default(),
             last_forced: None,
             adds: Quota::default(),
@@ -117,7 +85,33 @@ impl Account {
 
     /// Whether a token of this Official Account is good; `None` for one that it never had or has forgotten.
     pub fn knows(&self, token: &str, now: SystemTime) -> Option<Result<(), i32>> {
-        self.stable.check(token, now).or_else(|| self.legacy.check(token, now))
+        let grants = self.grants.iter().map(|grant| &grant.tokens);
+        [&self.stable, &self.legacy].into_iter().chain(grants).find_map(|tokens| tokens.check(token, now))
+    }
+
+    /// Ends every access token at once.
+    pub fn expire_tokens(&mut self, now: SystemTime) {
+        self.tokens().for_each(|tokens| tokens.expire(now));
+    }
+
+    /// Replaces the AppSecret, which makes every access token invalid.
+    pub fn change_secret(&mut self, app_secret: String, now: SystemTime) {
+        self.who.app_secret = app_secret;
+        self.tokens().for_each(|tokens| tokens.revoke(now));
+    }
+
+    fn tokens(&mut self) -> impl Iterator<Item = &mut Tokens> {
+        let grants = self.grants.iter_mut().map(|grant| &mut grant.tokens);
+        [&mut self.stable, &mut self.legacy].into_iter().chain(grants)
+    }
+
+    /// What is left of the calls of one action.
+    pub fn quota(&mut self, action: Action) -> &mut Quota {
+        match action {
+            Action::Add => &mut self.adds,
+            Action::Del => &mut self.dels,
+            Action::Getkflist => &mut self.lists,
+        }
     }
 
     /// Adds a kf account, if its names are legal and there is room.
@@ -155,11 +149,14 @@ impl Account {
         let kf_list: Vec<_> = self
             .view()
             .iter()
-            .map(|kf| {
+            .zip(0..)
+            .map(|(kf, place)| {
+                // WeChat shows the number as text and as a number, so every other one is a number here.
+                let kf_id = if place % 2 == 0 { json!(kf.kf_id.to_string()) } else { json!(kf.kf_id) };
                 json!({
                     "kf_account": kf.kf_account,
                     "kf_nick": kf.nickname,
-                    "kf_id": kf.kf_id.to_string(),
+                    "kf_id": kf_id,
                     "kf_headimgurl": "http://mmbiz.qpic.cn/mmbiz/simulated/300?wx_fmt=png",
                 })
             })
@@ -216,10 +213,6 @@ fn legal_suffix(kf_account: &str) -> Option<&str> {
     let (prefix, suffix) = kf_account.split_once('@')?;
     let legal_prefix = (1..=10).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     (legal_prefix && is_wechat_id(suffix)).then_some(suffix)
-}
-
-fn is_wechat_id(text: &str) -> bool {
-    (1..=30).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 fn is_nickname(text: &str) -> bool {

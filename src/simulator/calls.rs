@@ -1,4 +1,4 @@
-//! Counts of the calls: by endpoint and answer, in all and for each kf account, and how many overlapped.
+//! Counts of the calls: by endpoint and answer, in all, for each Official Account and for each kf account, and how many overlapped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -24,6 +24,7 @@ type Counts = BTreeMap<Endpoint, BTreeMap<Answered, u64>>;
 #[derive(Default)]
 pub(super) struct Calls {
     counts: Counts,
+    official_accounts: BTreeMap<String, Counts>,
     kf_accounts: HashMap<String, KfCalls>,
 }
 
@@ -42,6 +43,8 @@ pub(super) struct CallsView<'a> {
     calls: &'a Counts,
     /// The most calls at once that any one kf account saw.
     highest_overlap: u32,
+    /// By WeChat ID; a call that tells of no Official Account is in none of these.
+    official_accounts: &'a BTreeMap<String, Counts>,
     kf_accounts: BTreeMap<&'a str, &'a KfCalls>,
 }
 
@@ -59,8 +62,11 @@ impl Calls {
     }
 
     /// A call that had begun is over. Its kf account is unknown where the counts were reset meanwhile.
-    pub fn end(&mut self, endpoint: Endpoint, kf_account: Option<&str>, answered: Answered) {
+    pub fn end(&mut self, endpoint: Endpoint, wechat_id: Option<&str>, kf_account: Option<&str>, answered: Answered) {
         count(&mut self.counts, endpoint, answered);
+        if let Some(wechat_id) = wechat_id {
+            count(self.official_accounts.entry(wechat_id.to_owned()).or_default(), endpoint, answered);
+        }
         if let Some(calls) = kf_account.and_then(|name| self.kf_accounts.get_mut(name)) {
             calls.in_flight = calls.in_flight.saturating_sub(1);
             count(&mut calls.calls, endpoint, answered);
@@ -73,6 +79,7 @@ impl Calls {
         CallsView {
             calls: &self.counts,
             highest_overlap: overlaps.max().unwrap_or_default(),
+            official_accounts: &self.official_accounts,
             kf_accounts: self.kf_accounts.iter().map(|(name, calls)| (name.as_str(), calls)).collect(),
         }
     }

@@ -19,7 +19,7 @@ pub struct Rule {
     /// Only calls to this endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
-    /// Only calls with a token or AppID of this Official Account.
+    /// Only calls with a token of this Official Account, or for one by its AppID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wechat_id: Option<String>,
     /// Only calls about this kf account.

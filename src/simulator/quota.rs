@@ -2,14 +2,34 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Deserialize;
+
 use super::errcode::{DAY_QUOTA, MINUTE_QUOTA};
 
 /// WeChat's days begin at midnight in Beijing.
 const UTC_PLUS_8: u64 = 8 * 3600;
 
+/// What has a quota of its own at each Official Account.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Action {
+    Add,
+    Del,
+    Getkflist,
+}
+
+/// A quota that overrides the one for all; what is left out is not overridden.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(super) struct Override {
+    pub minute: Option<u32>,
+    pub day: Option<u32>,
+}
+
 /// What was used of a quota in the current minute and day.
 #[derive(Default)]
 pub(super) struct Quota {
+    /// Set for this quota alone.
+    pub own: Override,
     minute: u64,
     in_minute: u32,
     day: u64,
@@ -27,10 +47,10 @@ impl Quota {
         if self.day != day {
             (self.day, self.in_day) = (day, 0);
         }
-        if self.in_day >= a_day {
+        if self.in_day >= self.own.day.unwrap_or(a_day) {
             return Err(DAY_QUOTA);
         }
-        if self.in_minute >= a_minute {
+        if self.in_minute >= self.own.minute.unwrap_or(a_minute) {
             return Err(MINUTE_QUOTA);
         }
         // Both stay below a limit that is itself a u32.

@@ -11,7 +11,7 @@ use super::errcode::{BODY_EMPTY, BODY_MALFORMED, ESCAPES_REFUSED, GET_REQUIRED, 
 
 /// The calls that WeChat offers, as faults and counts name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Endpoint {
     /// `POST /customservice/kfaccount/add`
     Add,
@@ -21,6 +21,10 @@ pub enum Endpoint {
     Getkflist,
     /// `POST /cgi-bin/stable_token` and `GET /cgi-bin/token`
     Token,
+    /// `POST /cgi-bin/component/api_component_token`
+    ComponentToken,
+    /// `POST /cgi-bin/component/api_authorizer_token`
+    AuthorizerToken,
 }
 
 /// One call. A body that can't be read is kept as its error code, since WeChat looks at the token first.
@@ -30,6 +34,8 @@ pub(super) enum Request {
     Getkflist { token: Option<String> },
     StableToken(Result<Credentials, i32>),
     LegacyToken(Credentials),
+    ComponentToken(Result<ComponentBody, i32>),
+    AuthorizerToken { component_token: Option<String>, body: Result<AuthorizerBody, i32> },
     WrongMethod { endpoint: Endpoint, errcode: i32 },
 }
 
@@ -54,6 +60,24 @@ pub(super) struct Credentials {
     pub force_refresh: bool,
 }
 
+/// What a third-party platform shows for a token of its own. What is missing reads as empty.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ComponentBody {
+    pub component_appid: String,
+    pub component_appsecret: String,
+    pub component_verify_ticket: String,
+}
+
+/// What a third-party platform shows for a token of an Official Account. What is missing reads as empty.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AuthorizerBody {
+    pub component_appid: String,
+    pub authorizer_appid: String,
+    pub authorizer_refresh_token: String,
+}
+
 impl Endpoint {
     /// The endpoint at a path, if there is one.
     pub(super) fn at(path: &str) -> Option<Self> {
@@ -62,6 +86,8 @@ impl Endpoint {
             "/customservice/kfaccount/del" => Self::Del,
             "/cgi-bin/customservice/getkflist" => Self::Getkflist,
             "/cgi-bin/stable_token" | "/cgi-bin/token" => Self::Token,
+            "/cgi-bin/component/api_component_token" => Self::ComponentToken,
+            "/cgi-bin/component/api_authorizer_token" => Self::AuthorizerToken,
             _ => return None,
         })
     }
@@ -71,7 +97,7 @@ impl Request {
     /// Reads a call to one of the known endpoints.
     pub fn read(endpoint: Endpoint, path: &str, method: &Method, query: &str, body: &[u8]) -> Self {
         let stable = path == "/cgi-bin/stable_token";
-        let wants_post = stable || matches!(endpoint, Endpoint::Add | Endpoint::Del);
+        let wants_post = stable || !matches!(endpoint, Endpoint::Getkflist | Endpoint::Token);
         if wants_post && method != Method::POST {
             let errcode = POST_REQUIRED;
             return Self::WrongMethod { endpoint, errcode };
@@ -92,6 +118,10 @@ impl Request {
                 secret: parameter(query, "secret").unwrap_or_default(),
                 force_refresh: false,
             }),
+            Endpoint::ComponentToken => Self::ComponentToken(json_body(body)),
+            Endpoint::AuthorizerToken => {
+                Self::AuthorizerToken { component_token: parameter(query, "component_access_token"), body: json_body(body) }
+            }
         }
     }
 
@@ -102,6 +132,8 @@ impl Request {
             Self::Del { .. } => Endpoint::Del,
             Self::Getkflist { .. } => Endpoint::Getkflist,
             Self::StableToken(_) | Self::LegacyToken(_) => Endpoint::Token,
+            Self::ComponentToken(_) => Endpoint::ComponentToken,
+            Self::AuthorizerToken { .. } => Endpoint::AuthorizerToken,
             Self::WrongMethod { endpoint, .. } => *endpoint,
         }
     }

@@ -1,4 +1,4 @@
-//! The HTTP side: reads calls off the wire, lets faults and platform decide, and writes the answers; and the control endpoint.
+//! The HTTP side: reads calls off the wire, lets faults and platform decide, and writes the answers.
 
 use std::borrow::Cow;
 use std::io;
@@ -6,13 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +18,9 @@ use super::Settings;
 use super::account::Reply;
 use super::calls::{Answered, Calls};
 use super::connection::{Connection, Cut, Listener};
+use super::control;
 use super::errcode;
-use super::faults::{Effect, Fate, Faults, Rule};
+use super::faults::{Effect, Fate, Faults};
 use super::platform::Platform;
 use super::request::{Endpoint, Request};
 
@@ -34,17 +33,17 @@ const GATEWAY_PAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head
     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
 /// What all calls share.
-struct Server {
-    settings: Settings,
+pub(super) struct Server {
+    pub settings: Settings,
     state: Mutex<ServerState>,
     shutdown: CancellationToken,
 }
 
 /// One lock for all of it: it is never held across an await, and nothing under it takes long.
-struct ServerState {
-    platform: Platform,
-    faults: Faults,
-    calls: Calls,
+pub(super) struct ServerState {
+    pub platform: Platform,
+    pub faults: Faults,
+    pub calls: Calls,
 }
 
 /// What goes back to the caller.
@@ -57,16 +56,12 @@ enum Answer {
 }
 
 /// Serves until `shutdown` is cancelled.
-pub(super) async fn run(listener: TcpListener, settings: Settings, shutdown: CancellationToken) -> io::Result<()> {
-    let server = Arc::new(Server { state: Mutex::new(ServerState::new(&settings)), settings, shutdown: shutdown.clone() });
+pub(super) async fn run(listener: TcpListener, settings: Settings, state: ServerState, shutdown: CancellationToken) -> io::Result<()> {
+    let server = Arc::new(Server { settings, state: Mutex::new(state), shutdown: shutdown.clone() });
     let routes = Router::new()
-        .route("/control/accounts", get(show_accounts))
-        .route("/control/calls", get(show_calls))
-        .route("/control/faults", get(show_faults).put(set_faults).delete(clear_faults))
-        .route("/control/tokens/expire", post(expire_tokens))
-        .route("/control/reset", post(reset))
+        .merge(control::routes())
         .fallback(call)
-        .with_state(server)
+        .with_state(server.clone())
         .into_make_service_with_connect_info::<Connection>();
     let serving = axum::serve(Listener(listener), routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let out_of_patience = async {
@@ -76,6 +71,7 @@ pub(super) async fn run(listener: TcpListener, settings: Settings, shutdown: Can
     tokio::select! {
         result = serving => result,
         () = out_of_patience => Ok(()),
+        error = server.keep_tickets() => Err(error),
     }
 }
 
@@ -108,13 +104,19 @@ fn has_length(headers: &HeaderMap) -> bool {
 }
 
 impl ServerState {
-    fn new(settings: &Settings) -> Self {
-        Self { platform: Platform::new(settings), faults: Faults { rules: settings.faults.clone() }, calls: Calls::default() }
+    /// The state at start. The ticket file, where one is asked for, then holds the first ticket.
+    pub fn new(settings: &Settings) -> io::Result<Self> {
+        let now = SystemTime::now();
+        let platform = Platform::new(settings, now);
+        let mut state = Self { platform, faults: Faults { rules: settings.faults.clone() }, calls: Calls::default() };
+        state.keep_ticket(settings, now)?;
+        Ok(state)
     }
 }
 
 impl Server {
-    fn state(&self) -> MutexGuard<'_, ServerState> {
+    /// All that changes, for a moment.
+    pub fn state(&self) -> MutexGuard<'_, ServerState> {
         // A panic under the lock would be a fault of one call; the others still get their answers.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,7 +124,7 @@ impl Server {
     /// Counts and answers a call that the gateway lets nobody see.
     fn refuse(&self, endpoint: Endpoint, status: StatusCode) -> Response {
         let answered = Answered::HttpStatus(status.as_u16());
-        self.state().calls.end(endpoint, None, answered);
+        self.state().calls.end(endpoint, None, None, answered);
         status.into_response()
     }
 
@@ -158,7 +160,9 @@ impl Server {
     /// Does the work, unless the effect is that it is not done, and counts the call.
     fn finish(&self, request: &Request, effect: Option<Effect>) -> Answer {
         let mut state = self.state();
-        let mut work = || state.platform.answer(request, SystemTime::now());
+        let now = SystemTime::now();
+        let ServerState { platform, calls, .. } = &mut *state;
+        let mut work = || platform.answer(request, now);
         let (answered, answer) = match effect {
             None => json_answer(work()),
             Some(Effect::Errcode(errcode)) => json_answer(Err(errcode)),
@@ -177,7 +181,7 @@ impl Server {
                 (Answered::Hang, Answer::Silence)
             }
         };
-        state.calls.end(request.endpoint(), request.kf_account(), answered);
+        calls.end(request.endpoint(), platform.wechat_id(request, now), request.kf_account(), answered);
         answer
     }
 
@@ -218,56 +222,5 @@ fn json_answer(reply: Reply) -> (Answered, Answer) {
     match reply {
         Ok(body) => (Answered::Errcode(errcode::OK), Answer::Json(body)),
         Err(code) => (Answered::Errcode(code), Answer::Json(errcode::body(code).into())),
-    }
-}
-
-async fn show_accounts(State(server): State<Arc<Server>>) -> Response {
-    show(&server.state().platform.kf_accounts())
-}
-
-async fn show_calls(State(server): State<Arc<Server>>) -> Response {
-    show(&server.state().calls.view())
-}
-
-async fn show_faults(State(server): State<Arc<Server>>) -> Response {
-    show(&server.state().faults.rules)
-}
-
-async fn set_faults(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    let rules = match read_rules(&body) {
-        Ok(rules) => rules,
-        Err(sentence) => return (StatusCode::BAD_REQUEST, sentence).into_response(),
-    };
-    server.state().faults.rules = rules;
-    StatusCode::NO_CONTENT.into_response()
-}
-
-fn read_rules(body: &[u8]) -> Result<Vec<Rule>, String> {
-    let rules: Vec<Rule> = serde_json::from_slice(body).map_err(|error| format!("this is no list of fault rules: {error}\n"))?;
-    for (number, rule) in (1..).zip(&rules) {
-        rule.check().map_err(|sentence| format!("rule {number}: {sentence}\n"))?;
-    }
-    Ok(rules)
-}
-
-async fn clear_faults(State(server): State<Arc<Server>>) -> StatusCode {
-    server.state().faults.rules.clear();
-    StatusCode::NO_CONTENT
-}
-
-async fn expire_tokens(State(server): State<Arc<Server>>) -> StatusCode {
-    server.state().platform.expire_tokens(SystemTime::now());
-    StatusCode::NO_CONTENT
-}
-
-async fn reset(State(server): State<Arc<Server>>) -> StatusCode {
-    *server.state() = ServerState::new(&server.settings);
-    StatusCode::NO_CONTENT
-}
-
-fn show(value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -1,10 +1,11 @@
-//! The access tokens of one kind of one Official Account: the current one and the former one that outlives it a little.
+//! The access tokens of one kind of one owner: the current one and the former one that outlives it a little.
 
 use std::time::{Duration, SystemTime};
 
 use super::errcode::{TOKEN_EXPIRED, TOKEN_INVALID};
 
-/// Stable and legacy tokens of an Official Account are two of these, and each kind is good beside the other.
+/// An Official Account's stable tokens, its legacy tokens and those of each third-party platform that acts for it are
+/// one of these each, and each kind is good beside the others. A third-party platform's own tokens are one too.
 #[derive(Default)]
 pub(super) struct Tokens {
     current: Option<Token>,
@@ -47,7 +48,10 @@ impl Tokens {
 
     /// A new token; the one before stays good for `overlap`, as long as it does not expire first.
     pub fn renew(&mut self, owner: usize, lifetime: Duration, overlap: Duration, now: SystemTime) -> Handout {
-        self.former = self.current.take().map(|token| Token { replaced_until: Some(now + overlap), ..token });
+        self.former = self.current.take().map(|mut token| {
+            token.replace(now + overlap);
+            token
+        });
         let token = Token { text: new_text(owner), expires_at: now + lifetime, replaced_until: None };
         let handout = token.hand_out(now);
         self.current = Some(token);
@@ -60,9 +64,22 @@ impl Tokens {
             token.expires_at = token.expires_at.min(now);
         }
     }
+
+    /// Makes both tokens invalid now, and none of them the current one.
+    pub fn revoke(&mut self, now: SystemTime) {
+        self.expire(now);
+        for token in [&mut self.current, &mut self.former].into_iter().flatten() {
+            token.replace(now);
+        }
+    }
 }
 
 impl Token {
+    /// From `until` on it is not the latest, if it isn't so already.
+    fn replace(&mut self, until: SystemTime) {
+        self.replaced_until = Some(self.replaced_until.map_or(until, |earlier| earlier.min(until)));
+    }
+
     fn hand_out(&self, now: SystemTime) -> Handout {
         let left = self.expires_at.duration_since(now).unwrap_or_default();
         Handout { text: self.text.clone(), expires_in: left.as_secs().max(1) }
@@ -71,11 +88,16 @@ impl Token {
 
 /// WeChat's tokens begin with a number and `_`; here that number says whose token it is, so that no search is needed.
 fn new_text(owner: usize) -> String {
-    let random: [u64; 6] = rand::random();
-    random.iter().fold(format!("{owner}_"), |text, part| format!("{text}{part:016x}"))
+    random_text(&format!("{owner}_"))
 }
 
-/// The index of the Official Account that a token was made for.
+/// A text that nobody guesses, after a beginning that tells what it is.
+pub(super) fn random_text(beginning: &str) -> String {
+    let random: [u64; 6] = rand::random();
+    random.iter().fold(beginning.to_owned(), |text, part| format!("{text}{part:016x}"))
+}
+
+/// The index of the Official Account, or for a component token of the third-party platform, that a token was made for.
 pub(super) fn owner(text: &str) -> Option<usize> {
     text.split_once('_')?.0.parse().ok()
 }

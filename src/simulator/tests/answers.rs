@@ -7,7 +7,7 @@ use super::{ADD, DEL, LEGACY, LIST, STABLE, Wechat, credentials, text};
 use crate::simulator::Settings;
 
 /// Checks the code of a refusal and that its text ends in a request id, which it returns.
-fn refused(answer: &Value, errcode: i32) -> String {
+pub fn refused(answer: &Value, errcode: i32) -> String {
     assert_eq!(answer["errcode"], errcode, "{answer}");
     let message = text(&answer["errmsg"]);
     let (said, rid) = message.rsplit_once(" rid: ").unwrap();
@@ -167,6 +167,18 @@ async fn the_hundred_and_first_kf_account_finds_no_room_until_one_goes() {
     assert_eq!(wechat.del(&token, "kf0@test").await, 0);
     assert_eq!(wechat.add(&token, "more@test").await, 0);
     assert_eq!(wechat.kf_accounts().await.len(), 100);
+}
+
+#[tokio::test]
+async fn every_other_number_in_the_list_is_no_text() {
+    let wechat = Wechat::start(Settings::default()).await;
+    let token = wechat.stable_token().await;
+    for kf_account in ["a@test", "b@test", "c@test"] {
+        assert_eq!(wechat.add(&token, kf_account).await, 0);
+    }
+    let listed = wechat.get(&format!("{LIST}?access_token={token}")).await;
+    let numbers: Vec<_> = listed["kf_list"].as_array().unwrap().iter().map(|kf| &kf["kf_id"]).collect();
+    assert_eq!(numbers, [&json!("1001"), &json!(1002), &json!("1003")]);
 }
 
 #[tokio::test]

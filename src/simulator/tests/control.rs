@@ -7,7 +7,7 @@ use super::{LIST, Wechat};
 use crate::simulator::{Effect, Rule, Settings};
 
 #[tokio::test]
-async fn calls_are_counted_by_endpoint_and_answer_and_kf_account() {
+async fn calls_are_counted_by_endpoint_and_answer_and_what_they_are_about() {
     let wechat = Wechat::start(Settings::default()).await;
     let token = wechat.stable_token().await;
     wechat.add(&token, "a@test").await;
@@ -25,6 +25,13 @@ async fn calls_are_counted_by_endpoint_and_answer_and_kf_account() {
                 "getkflist": {"http_503": 1},
             },
             "highest_overlap": 1,
+            "official_accounts": {
+                "test": {
+                    "token": {"0": 1},
+                    "add": {"0": 1, "65406": 1},
+                    "del": {"65401": 1},
+                },
+            },
             "kf_accounts": {
                 "a@test": {"calls": {"add": {"0": 1, "65406": 1}}, "in_flight": 0, "highest_overlap": 1},
                 "b@test": {"calls": {"del": {"65401": 1}}, "in_flight": 0, "highest_overlap": 1},
@@ -101,7 +108,7 @@ async fn a_reset_brings_back_the_state_at_start() {
     wechat.set_faults(json!([])).await;
     wechat.send(Method::POST, "/control/reset", "").await.unwrap();
     assert!(wechat.kf_accounts().await.is_empty());
-    let nothing = json!({"calls": {}, "highest_overlap": 0, "kf_accounts": {}});
+    let nothing = json!({"calls": {}, "highest_overlap": 0, "official_accounts": {}, "kf_accounts": {}});
     assert_eq!(wechat.get("/control/calls").await, nothing);
     assert_eq!(wechat.add(&token, "a@test").await, 40001);
     let token = wechat.stable_token().await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, Response};
 use serde_json::json;
 
-use super::{ADD, DEADLINE, Wechat};
+use super::{ADD, DEADLINE, LIST, Wechat};
 use crate::simulator::{Effect, Rule, Settings};
 
 /// Adds `a@test` and gives back what came over the wire.
@@ -121,6 +121,17 @@ async fn a_rule_hits_only_the_calls_that_it_names() {
     assert_eq!(wechat.add(&second, "a@two").await, 48001);
     assert_eq!(wechat.get(super::LEGACY).await["errcode"], 40164);
     assert_eq!(wechat.get(path).await["errcode"], 48001);
+}
+
+#[tokio::test]
+async fn the_list_is_refused_where_a_rule_says_so() {
+    let wechat = Wechat::start(Settings::default()).await;
+    let token = wechat.stable_token().await;
+    wechat.set_faults(json!([{"endpoint": "getkflist", "wechat_id": "test", "times": 1, "effect": {"errcode": 48001}}])).await;
+    let path = format!("{LIST}?access_token={token}");
+    assert_eq!(wechat.get(LIST).await["errcode"], 41001);
+    assert_eq!(wechat.get(&path).await["errcode"], 48001);
+    assert_eq!(wechat.get(&path).await, json!({"kf_list": []}));
 }
 
 #[tokio::test]

@@ -1,76 +1,9 @@
 //! Token rotation and quotas, with times of our own instead of a clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use serde_json::Value;
-
+use super::clockwork::Clockwork;
 use crate::simulator::Settings;
-use crate::simulator::platform::Platform;
-use crate::simulator::request::{Credentials, KfBody, Request};
-
-/// 2026-01-01 12:00:00 at UTC+8, the start of a minute.
-const NOON: u64 = 1_767_240_000;
-
-/// A platform at a time that only the test moves.
-struct Clockwork {
-    platform: Platform,
-    now: SystemTime,
-}
-
-impl Clockwork {
-    fn new(settings: &Settings) -> Self {
-        Self { platform: Platform::new(settings), now: UNIX_EPOCH + Duration::from_secs(NOON) }
-    }
-
-    fn pass(&mut self, seconds: u64) {
-        self.now += Duration::from_secs(seconds);
-    }
-
-    /// The token and the seconds it is good for.
-    fn token(&mut self, request: &Request) -> Result<(String, u64), i32> {
-        let body = self.platform.answer(request, self.now)?;
-        let body: Value = serde_json::from_str(&body).unwrap();
-        let token = body["access_token"].as_str().unwrap().to_owned();
-        Ok((token, body["expires_in"].as_u64().unwrap()))
-    }
-
-    fn stable(&mut self) -> (String, u64) {
-        self.token(&Request::StableToken(Ok(credentials(false)))).unwrap()
-    }
-
-    fn force(&mut self) -> Result<(String, u64), i32> {
-        self.token(&Request::StableToken(Ok(credentials(true))))
-    }
-
-    fn legacy(&mut self) -> (String, u64) {
-        self.token(&Request::LegacyToken(credentials(false))).unwrap()
-    }
-
-    /// The code that a list with this token is answered with.
-    fn list(&mut self, token: &str) -> i32 {
-        let token = Some(token.to_owned());
-        self.code(&Request::Getkflist { token })
-    }
-
-    fn add(&mut self, token: &str, kf_account: &str) -> i32 {
-        let body = serde_json::json!({"kf_account": kf_account, "nickname": "a"});
-        let body: KfBody = serde_json::from_value(body).unwrap();
-        self.code(&Request::Add { token: Some(token.to_owned()), body: Ok(body) })
-    }
-
-    fn code(&mut self, request: &Request) -> i32 {
-        self.platform.answer(request, self.now).err().unwrap_or(0)
-    }
-}
-
-fn credentials(force_refresh: bool) -> Credentials {
-    Credentials {
-        grant_type: "client_credential".to_owned(),
-        appid: "wx0123456789abcdef".to_owned(),
-        secret: "secret".to_owned(),
-        force_refresh,
-    }
-}
 
 #[test]
 fn a_stable_token_stays_the_same_until_its_last_five_minutes() {

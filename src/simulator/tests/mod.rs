@@ -1,9 +1,14 @@
 //! The simulator proven over real HTTP, and its clockwork with times of our own.
 
 mod answers;
+mod clockwork;
+mod component;
 mod control;
 mod faults;
 mod limits;
+mod official_accounts;
+mod rotation;
+mod tickets;
 mod wire;
 
 use std::net::SocketAddr;
@@ -14,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, Simulator};
+use super::{OfficialAccount, Settings, Simulator};
 
 const ADD: &str = "/customservice/kfaccount/add";
 const DEL: &str = "/customservice/kfaccount/del";
@@ -95,8 +100,13 @@ impl Wechat {
     }
 
     async fn set_faults(&self, rules: Value) {
-        let answer = self.send(Method::PUT, "/control/faults", rules.to_string()).await.unwrap();
-        assert_eq!(answer.status(), 204);
+        self.control(Method::PUT, "faults", &rules.to_string()).await;
+    }
+
+    /// A control call that must be done.
+    async fn control(&self, method: Method, path: &str, body: &str) {
+        let answer = self.send(method, &format!("/control/{path}"), body).await.unwrap();
+        assert_eq!(answer.status(), 204, "{path}");
     }
 
     /// The kf accounts of the Official Account `test`.
@@ -115,6 +125,16 @@ impl Wechat {
         };
         let waited = tokio::time::timeout(DEADLINE, poll).await;
         assert!(waited.is_ok(), "{path} never showed {wanted} at {pointer}");
+    }
+}
+
+/// Two Official Accounts and two third-party platforms; `test` has authorised the first of them.
+fn with_platforms() -> Settings {
+    Settings {
+        official_accounts: vec![OfficialAccount::default(), "two:wx2:s2".parse().unwrap()],
+        platforms: vec!["wxp1:ps1".parse().unwrap(), "wxp2:ps2".parse().unwrap()],
+        authorisations: vec!["test:wxp1:first".parse().unwrap()],
+        ..Settings::default()
     }
 }
 
