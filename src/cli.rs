@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod drift;
 mod result;
 mod run;
 
@@ -40,6 +41,15 @@ enum Command {
     Dead {
         #[command(subcommand)]
         what: dead::Dead,
+    },
+    /// Compare WeChat's accounts with what the commands asked for. Nothing is changed; exit code 1 where they differ.
+    Drift {
+        /// Only these Official Accounts, by WeChat ID; all that are configured where none is given.
+        #[arg(value_name = "WECHAT_ID")]
+        wechat_ids: Vec<String>,
+        /// Print what was found as JSON, a line for each Official Account.
+        #[arg(long)]
+        json: bool,
     },
     /// Show the outcome of a command from the ledger.
     Result {
@@ -111,8 +121,9 @@ pub fn main() -> ExitCode {
         }
     };
     match arguments.subcommand {
-        Command::Run => run::run(config),
+        Command::Run => run::run(config, arguments.config),
         Command::Check => check::check(&config),
+        Command::Drift { wechat_ids, json } => drift::drift(config, &wechat_ids, json),
         Command::Dead { what } => dead::dead(&config, what),
         Command::Result { command_id, json } => result::show(&config, &command_id, json),
     }

@@ -1,5 +1,6 @@
 //! Assembles the parts' settings from file and environment, checks them together, and reports every fault at once.
 
+mod official_accounts;
 mod reader;
 
 use std::net::SocketAddr;
@@ -10,8 +11,8 @@ use crate::authorisation::{Rule, Rules};
 use crate::broker::Topology;
 use crate::outcome::Action;
 use crate::retry::DeferDelay;
-use crate::wechat::{Credentials, TokenKind};
-use crate::{admin, broker, ledger, retry, wechat, worker};
+use crate::{accounts, admin, broker, ledger, retry, wechat, worker};
+use official_accounts::read_official_accounts;
 use reader::Reader;
 
 pub use reader::{Fault, Faults};
@@ -24,6 +25,7 @@ pub struct Config {
     pub broker: broker::Settings,
     pub worker: worker::Settings,
     pub wechat: wechat::Settings,
+    pub accounts: accounts::Settings,
     pub retry: retry::Settings,
     pub ledger: ledger::Settings,
     pub admin: admin::Settings,
@@ -49,6 +51,7 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
         broker: read_broker(&mut reader),
         worker: read_worker(&mut reader, request_timeout),
         wechat: read_wechat(&mut reader, request_timeout),
+        accounts: read_official_accounts(&mut reader, file),
         retry: read_retry(&mut reader),
         ledger: read_ledger(&mut reader),
         admin: read_admin(&mut reader),
@@ -86,10 +89,18 @@ fn read_broker(reader: &mut Reader) -> broker::Settings {
 }
 
 fn read_worker(reader: &mut Reader, request_timeout: Duration) -> worker::Settings {
+    let concurrency: usize = reader.integer("worker.concurrency", 64, 1..=10_000).try_into().unwrap_or(64);
+    let calls_percent: usize = reader.integer("worker.calls_percent", 50, 1..=100).try_into().unwrap_or(50);
+    let verify = reader.flag("verify.enabled", false);
+    let drift_interval = reader.duration("verify.drift_interval", HOUR);
     worker::Settings {
-        concurrency: reader.integer("worker.concurrency", 64, 1..=10_000).try_into().unwrap_or(64),
+        concurrency,
+        calls_share: (concurrency * calls_percent / 100).max(1),
+        window_share: 0,
+        slow_after: reader.duration("worker.slow_after", 5 * SECOND),
         drain: reader.duration("worker.drain", 20 * SECOND),
         request_timeout,
+        verify: verify.then_some(drift_interval),
     }
 }
 
@@ -103,37 +114,7 @@ fn read_wechat(reader: &mut Reader, request_timeout: Duration) -> wechat::Settin
         reader.fault("wechat.fallback_urls", trouble);
     }
     base_urls.extend(fallbacks);
-    let mut official_accounts: Vec<Credentials> = Vec::new();
-    for entry in reader.tables("official_account") {
-        let account = read_official_account(reader, &entry);
-        if official_accounts.iter().any(|other| other.wechat_id == account.wechat_id) {
-            reader.fault(&format!("{entry}.wechat_id"), format!("`{}` is configured twice", account.wechat_id));
-        }
-        official_accounts.push(account);
-    }
-    if official_accounts.is_empty() {
-        reader.fault("official_account", "is missing: configure at least one [[official_account]] with wechat_id, app_id and app_secret");
-    }
-    wechat::Settings { base_urls, request_timeout, official_accounts }
-}
-
-fn read_official_account(reader: &mut Reader, entry: &str) -> Credentials {
-    let key = |name: &str| format!("{entry}.{name}");
-    let wechat_id = reader.required(&key("wechat_id"));
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if wechat_id.len() > 30 || !wechat_id.chars().all(fits) {
-        reader.fault(&key("wechat_id"), "is not 1 to 30 of A-Z a-z 0-9 _ -");
-    }
-    if reader.is_given(&key("max_rate")) {
-        reader.text(&key("max_rate"), "");
-        reader.fault(&key("max_rate"), "is not supported by this version yet; leave it out");
-    }
-    let kinds = [("stable", Some(TokenKind::Stable)), ("legacy", Some(TokenKind::Legacy)), ("url", None), ("authorizer", None)];
-    let token = reader.choice(&key("token"), &kinds, Some(TokenKind::Stable)).unwrap_or_else(|| {
-        reader.fault(&key("token"), "is not supported by this version yet; use `stable` or `legacy`");
-        TokenKind::Stable
-    });
-    Credentials { wechat_id, app_id: reader.required(&key("app_id")), app_secret: reader.secret(&key("app_secret")), token }
+    wechat::Settings { base_urls, request_timeout }
 }
 
 /// A token goes to these hosts, so they must be who they say; on this machine itself there is nobody else.
@@ -174,6 +155,8 @@ fn read_retry(reader: &mut Reader) -> retry::Settings {
         max_age: reader.duration("retry.max_age", 48 * HOUR),
         capacity_wait: reader.duration("retry.capacity_wait", 10 * MINUTE),
         probe_interval: reader.duration("retry.probe_interval", MINUTE),
+        budget: reader.integer("retry.budget", 20, 1..=1_000_000).try_into().unwrap_or(20),
+        budget_in_all: reader.integer("retry.budget_in_all", 200, 1..=1_000_000).try_into().unwrap_or(200),
     }
 }
 
@@ -252,6 +235,9 @@ fn check_together(reader: &mut Reader, mut config: Config) -> Config {
     if usize::from(config.broker.window) < config.worker.concurrency {
         reader.fault("worker.window", "is smaller than worker.concurrency: so many calls can never be in flight");
     }
+    let window = usize::from(config.broker.window);
+    let window_percent: usize = reader.integer("worker.window_percent", 50, 1..=100).try_into().unwrap_or(50);
+    config.worker.window_share = (window * window_percent / 100).max(1);
     config.ledger.patience = retry.max_age + longest_defer;
     config.broker.defer = retry.defer.iter().map(|defer| (defer.name.clone(), defer.delay)).collect();
     config

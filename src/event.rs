@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::command::{Content, Given};
-use crate::outcome::{Action, Outcome, Reason, Status};
+use crate::outcome::{Action, Effect, Outcome, Reason, Status};
 
 /// The content type of every event.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -54,7 +54,10 @@ struct Data<'a> {
     meta: Option<&'a RawValue>,
     status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
-    effect: Option<crate::outcome::Effect>,
+    effect: Option<Effect>,
+    /// Left out where it does not, or where WeChat's list was not asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    nickname_differs: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorData<'a>>,
     attempts: u32,
@@ -99,6 +102,10 @@ pub fn now() -> Timestamp {
 /// Joins a command with its outcome. Equal input gives equal bytes.
 pub fn conclude(given: &Given, identity: Identity, outcome: &Outcome, history: History) -> Conclusion {
     let failure = outcome.failure();
+    let success = match outcome {
+        Outcome::Succeeded(success) => Some(success),
+        _ => None,
+    };
     let data = Data {
         command_id: &given.command_id,
         action: given.action,
@@ -107,10 +114,8 @@ pub fn conclude(given: &Given, identity: Identity, outcome: &Outcome, history: H
         revision: given.revision,
         meta: given.meta.as_deref(),
         status: outcome.status(),
-        effect: match outcome {
-            Outcome::Succeeded(effect) => Some(*effect),
-            _ => None,
-        },
+        effect: success.map(|success| success.effect),
+        nickname_differs: success.is_some_and(|success| success.nickname_differs),
         error: failure.map(|failure| ErrorData {
             reason: failure.reason,
             errcode: failure.answer.as_ref().map(|answer| answer.errcode),
@@ -210,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_success_carries_an_effect_and_no_error() {
-        let conclusion = conclude(&given(), Identity::Generation(0), &Outcome::Succeeded(Effect::Created), history());
+        let conclusion = conclude(&given(), Identity::Generation(0), &Outcome::Succeeded(Effect::Created.into()), history());
         let expected = r#"{"command_id":"c1","action":"add","kf_account":"test1@test","nickname":"客服1","meta":{"b":1.0, "a":"员工"},"status":"succeeded","effect":"created","attempts":2,"received_at":"2026-01-02T03:04:05Z","finished_at":"2026-01-02T03:04:06.25Z"}"#;
         assert_eq!(conclusion.data, expected);
         let event = conclusion.event().unwrap();

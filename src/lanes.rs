@@ -44,6 +44,13 @@ impl<K: Hash + Eq + Clone, P: Ord, T> Lanes<K, P, T> {
         turn
     }
 
+    /// Tells who works on a lane, if anybody does, that something has changed for it.
+    pub fn touch(&self, key: &K) {
+        if let Some(lane) = self.locked().get(key) {
+            lane.changed.notify_one();
+        }
+    }
+
     fn locked(&self) -> MutexGuard<'_, HashMap<K, Lane<P, T>>> {
         // No code of others runs under the lock, so a poisoned one guards whole lanes.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)

@@ -18,13 +18,16 @@
 //! | [`command`], [`outcome`], [`event`] | pure: bytes → command, the closed word lists, the published event |
 //! | [`retry`] | pure: what becomes of a command whose attempt has failed |
 //! | [`lanes`] | one at a time for each account, lowest position first |
-//! | [`accounts`] | what is known of each Official Account: paused, and why |
+//! | [`calls`] | who may call WeChat next: fair among Official Accounts |
+//! | [`accounts`] | what is known of each Official Account: paused and why, its token, its rate |
+//! | [`drift`] | what WeChat lists, compared with what the commands asked for |
 //! | [`authorisation`] | who may order what |
 //! | [`ledger`] | what is remembered; the only SQL |
 //! | [`wechat`] | the only HTTP client: calls, tokens, what every answer means |
 //! | [`broker`] | the only AMQP client: sessions, topology, deliveries, confirms |
 //! | [`metrics`], [`readiness`], [`admin`] | what operators see |
 //! | [`config`], [`cli`] | what operators say |
+//! | [`secret`] | a text that is never shown |
 //! | [`simulator`] | a faithful WeChat for demos and staging, apart from all of the above |
 //!
 //! # Invariants
@@ -51,9 +54,11 @@ pub mod accounts;
 pub mod admin;
 pub mod authorisation;
 pub mod broker;
+pub mod calls;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod drift;
 pub mod event;
 pub mod lanes;
 pub mod ledger;
@@ -61,6 +66,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod readiness;
 pub mod retry;
+pub mod secret;
 pub mod simulator;
 pub mod supervisor;
 pub mod wechat;
@@ -69,11 +75,12 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use accounts::OfficialAccounts;
+use calls::Calls;
 use config::Config;
 use lanes::Lanes;
 use ledger::Ledger;
@@ -90,6 +97,8 @@ const PRUNING: Duration = Duration::from_secs(3_600);
 pub enum RunError {
     #[error(transparent)]
     Ledger(#[from] ledger::OpenError),
+    #[error("the ledger can't be read: {0}")]
+    Memory(#[from] ledger::LedgerError),
     #[error(transparent)]
     Admin(#[from] admin::BindError),
     #[error(transparent)]
@@ -100,50 +109,66 @@ pub enum RunError {
     GaveUp(#[from] supervisor::GaveUp),
 }
 
-/// Runs the worker until it is told to shut down, then ends what is in flight.
+/// Runs the worker until it is told to shut down, then ends what is in flight. Whatever comes over `changes` meanwhile
+/// takes the place of the configured Official Accounts; commands in hand go on.
 ///
 /// # Errors
 /// Where it can't begin, or has given up the broker.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, shutdown: CancellationToken) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?);
     let readiness = Arc::new(Readiness::default());
     let ledger = Ledger::open(&config.ledger)?;
+    let accounts = Arc::new(OfficialAccounts::new(&config.accounts, config.retry.budget, Arc::clone(&metrics)));
+    accounts.restore(ledger.pauses().await?);
     // It answers while draining, and ends with this function.
     let ended = CancellationToken::new();
     let _ends_here = ended.clone().drop_guard();
-    admin::serve(config.admin, Arc::clone(&metrics), Arc::clone(&readiness), ended).await?;
+    let shown = admin::Shown { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), accounts: Arc::clone(&accounts) };
+    admin::serve(config.admin, shown, ended).await?;
     tokio::spawn(prune(ledger.clone()));
-    let worker = Arc::new(assemble(&config, ledger, metrics, readiness, shutdown)?);
+    tokio::spawn(take_changes(Arc::clone(&accounts), changes));
+    let worker = Arc::new(assemble(&config, ledger, accounts, metrics, readiness, shutdown)?);
+    if let Some(interval) = config.worker.verify {
+        let worker = Arc::clone(&worker);
+        tokio::spawn(async move { worker.watch(interval).await });
+    }
     Ok(supervisor::supervise(&worker, &config.broker).await?)
 }
 
 fn assemble(
     config: &Config,
     ledger: Ledger,
+    accounts: Arc<OfficialAccounts>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     shutdown: CancellationToken,
 ) -> Result<Worker, RunError> {
-    let wechat_ids: Vec<String> = config.wechat.official_accounts.iter().map(|account| account.wechat_id.clone()).collect();
-    for wechat_id in &wechat_ids {
-        metrics.knows_official_account(wechat_id);
-    }
-    metrics.calls_limit.set(config.worker.concurrency.try_into().unwrap_or(i64::MAX));
+    let worker::Settings { concurrency, calls_share, .. } = config.worker;
+    let calls = calls::Settings { at_once: concurrency, share: calls_share, budget: config.retry.budget_in_all };
     Ok(Worker {
         settings: config.worker,
         retry: config.retry.clone(),
         rules: config.rules.clone(),
         ledger,
         wechat: WeChat::new(config.wechat.clone(), Arc::clone(&metrics))?,
-        accounts: OfficialAccounts::new(wechat_ids),
+        accounts,
+        calls: Calls::new(calls, Arc::clone(&metrics)),
         metrics,
         readiness,
         lanes: Lanes::new(),
-        calls: Semaphore::new(config.worker.concurrency),
         tasks: TaskTracker::new(),
         draining: shutdown,
         aborted: CancellationToken::new(),
     })
+}
+
+/// Takes up other Official Accounts as they come.
+async fn take_changes(accounts: Arc<OfficialAccounts>, mut changes: mpsc::Receiver<accounts::Settings>) {
+    while let Some(settings) = changes.recv().await {
+        let accounts::Replaced { added, changed, removed } = accounts.replace(&settings);
+        let in_all = settings.official_accounts.len();
+        tracing::info!(added, changed, removed, in_all, "the Official Accounts were read again; anything else needs a restart");
+    }
 }
 
 /// Forgets outcomes past their retention, a few at a time, so that nobody waits for it.
@@ -181,7 +206,8 @@ mod tests {
         ];
         let config = config::load(None, environment.map(|(name, value)| (name.to_owned(), value))).unwrap();
         let begun = Instant::now();
-        let ended = run(config, CancellationToken::new()).await;
+        let (_never, changes) = mpsc::channel(1);
+        let ended = run(config, changes, CancellationToken::new()).await;
         assert!(matches!(ended, Err(RunError::GaveUp(supervisor::GaveUp::Unreachable(_)))), "{ended:?}");
         assert!(begun.elapsed() > Duration::from_secs(60), "it is patient first: {:?}", begun.elapsed());
     }

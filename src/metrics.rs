@@ -34,12 +34,22 @@ pub struct Metrics {
     pub events_unroutable: IntCounter,
     pub ledger_seconds: Histogram,
     pub last_finished: IntGauge,
+    paused: IntGaugeVec,
+    pauses_begun: IntCounterVec,
+    pub wechat_failing: IntGauge,
+    wechat_host: IntGaugeVec,
+    pub wechat_host_changes: IntCounter,
+    kf_accounts: IntGaugeVec,
+    drift: IntGaugeVec,
 }
 
 /// Latencies from half a millisecond to half a minute, in seconds.
 const LATENCY: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
 /// How long a command can take, lanes and backoff included, in seconds.
 const COMMAND: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+
+/// The ways in which WeChat's list can differ from what was asked for.
+const DRIFT: [&str; 3] = ["missing", "unexpected", "renamed"];
 
 impl Metrics {
     /// Makes all metrics and registers them.
@@ -90,10 +100,29 @@ impl Metrics {
             events_unroutable: make.counter("kf_events_unroutable_total", "Result events that no queue took")?,
             ledger_seconds: make.histogram("kf_ledger_seconds", "Time that a request to the ledger took, commit included", &LATENCY)?,
             last_finished: make.gauge("kf_last_finished_timestamp_seconds", "When a command was last finished and acknowledged")?,
+            paused: make.gauges(
+                "kf_official_account_paused",
+                "1 while calls for an Official Account are held back for this reason",
+                &["official_account", "reason"],
+            )?,
+            pauses_begun: make.counters("kf_pauses_total", "Times that an Official Account was paused, by reason", &["reason"])?,
+            wechat_failing: make.gauge("kf_wechat_failing", "1 while nearly every call fails and one at a time is made")?,
+            wechat_host: make.gauges("kf_wechat_host", "1 for the host of WeChat's API that is used", &["host"])?,
+            wechat_host_changes: make.counter("kf_wechat_host_changes_total", "Times that another host of WeChat's API was taken")?,
+            kf_accounts: make.gauges(
+                "kf_official_account_kf_accounts",
+                "kf accounts of an Official Account as WeChat listed them last; it holds 100",
+                &["official_account"],
+            )?,
+            drift: make.gauges(
+                "kf_official_account_drift",
+                "kf accounts that differ from what the commands asked for, as found last: missing, unexpected, renamed",
+                &["official_account", "kind"],
+            )?,
             registry: registry.clone(),
         };
         metrics.start_at_zero();
-        make.gauge_with("kf_build_info", "Version of the worker", &["version"])?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        make.gauges("kf_build_info", "Version of the worker", &["version"])?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
@@ -114,6 +143,9 @@ impl Metrics {
                 self.results.with_label_values(&[action, Status::Rejected.as_str(), reason.as_str()]).reset();
             }
         }
+        for reason in Reason::PAUSING {
+            self.pauses_begun.with_label_values(&[reason.as_str()]).reset();
+        }
         for reason in Reason::WAITING {
             self.waits.with_label_values(&[reason.as_str()]).reset();
             self.put_off.with_label_values(&[reason.as_str()]).reset();
@@ -121,7 +153,7 @@ impl Metrics {
         for reason in Reason::FAILED.iter().chain(Reason::DEAD) {
             self.dead_letters.with_label_values(&[reason.as_str()]).reset();
         }
-        for endpoint in ["add", "delete"] {
+        for endpoint in ["add", "delete", "list"] {
             self.wechat_call_seconds.with_label_values(&[endpoint]);
         }
     }
@@ -189,6 +221,46 @@ impl Metrics {
         }
     }
 
+    /// Removes the series of an Official Account that is configured no more.
+    pub fn forgets_official_account(&self, official_account: &str) {
+        // What was never there need not be removed.
+        for result in ["ok", "failed"] {
+            let _ = self.token_fetches.remove_label_values(&[official_account, result]);
+        }
+        for reason in Reason::PAUSING {
+            let _ = self.paused.remove_label_values(&[official_account, reason.as_str()]);
+        }
+        for kind in DRIFT {
+            let _ = self.drift.remove_label_values(&[official_account, kind]);
+        }
+        let _ = self.kf_accounts.remove_label_values(&[official_account]);
+    }
+
+    /// A pause of an Official Account has begun, or ended.
+    pub fn paused(&self, official_account: &str, reason: Reason, yes: bool) {
+        self.paused.with_label_values(&[official_account, reason.as_str()]).set(yes.into());
+        if yes {
+            self.pauses_begun.with_label_values(&[reason.as_str()]).inc();
+        }
+    }
+
+    /// A host of WeChat's API is used, or not.
+    pub fn wechat_host(&self, host: &str, used: bool) {
+        self.wechat_host.with_label_values(&[host]).set(used.into());
+    }
+
+    /// WeChat listed so many kf accounts.
+    pub fn kf_accounts(&self, official_account: &str, used: usize) {
+        self.kf_accounts.with_label_values(&[official_account]).set(used.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// So many kf accounts are missing, unexpected, and differently named.
+    pub fn drift(&self, official_account: &str, counts: [usize; 3]) {
+        for (kind, count) in DRIFT.into_iter().zip(counts) {
+            self.drift.with_label_values(&[official_account, kind]).set(count.try_into().unwrap_or(i64::MAX));
+        }
+    }
+
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
@@ -248,7 +320,7 @@ impl Maker<'_> {
         Ok(gauge)
     }
 
-    fn gauge_with(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(gauge.clone()))?;
         Ok(gauge)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The wanted state holds.
-    Succeeded(Effect),
+    Succeeded(Success),
     /// It was tried, or can't be tried with today's configuration, and will not be tried again.
     Failed(Failure),
     /// It was never tried: the command itself is wrong.
@@ -35,6 +35,20 @@ impl Outcome {
             Self::Succeeded(_) => None,
             Self::Failed(failure) | Self::Rejected(failure) | Self::Superseded(failure) => Some(failure),
         }
+    }
+}
+
+/// What a success amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Success {
+    pub effect: Effect,
+    /// WeChat's list shows the account under another nickname than the command asked for.
+    pub nickname_differs: bool,
+}
+
+impl From<Effect> for Success {
+    fn from(effect: Effect) -> Self {
+        Self { effect, nickname_differs: false }
     }
 }
 
@@ -81,6 +95,8 @@ pub enum Class {
     Retry,
     /// The access token was refused: fetch another and repeat at once.
     Token,
+    /// WeChat gives out the refused token again: it is asked for once more after this long.
+    TokenUnchanged { wait: Duration },
     /// An answer nobody has documented: a few attempts, then give up.
     Unknown,
     /// The per-minute quota of this action is used up.
@@ -134,6 +150,30 @@ words! {
         Add = "add",
         /// The account shall not exist.
         Delete = "delete",
+    }
+}
+
+words! {
+    /// What a pause holds back at one Official Account.
+    Scope {
+        /// Everything.
+        OfficialAccount = "official_account",
+        /// Adds: quotas are counted by action.
+        Adds = "adds",
+        /// Deletes.
+        Deletes = "deletes",
+        /// Adds, until there is room among the 100 accounts.
+        Room = "room",
+    }
+}
+
+impl Scope {
+    /// Calls of this action alone.
+    pub fn of(action: Action) -> Self {
+        match action {
+            Action::Add => Self::Adds,
+            Action::Delete => Self::Deletes,
+        }
     }
 }
 
@@ -257,6 +297,14 @@ words! {
         AwaitingAdministrator = "awaiting_administrator",
         /// Customer service is not enabled on the Official Account, or was enabled a moment ago.
         ServiceNotEnabled = "service_not_enabled",
+        /// The Official Account behind the credentials is another one than `wechat_id` says.
+        WechatIdMismatch = "wechat_id_mismatch",
+        /// The calls of the Official Account are spread out by its `max_rate`.
+        RateLimited = "rate_limited",
+        /// WeChat says that the account does not exist, and its list still shows it.
+        ListDisagrees = "list_disagrees",
+        /// The Official Account is slow and holds its share of the window, so that others would wait for it.
+        WindowShare = "window_share",
         /// An older add of the account may still land, so that "does not exist" can't be believed yet.
         AddMayLand = "add_may_land",
         /// An older command of the account comes first.
@@ -309,6 +357,25 @@ impl Reason {
         Self::NotAuthorised,
         Self::LedgerLost,
     ];
+    /// Reasons to pause an Official Account.
+    pub const PAUSING: &[Self] = &[
+        Self::SystemBusy,
+        Self::Unreachable,
+        Self::AnswerLost,
+        Self::GatewayError,
+        Self::MalformedAnswer,
+        Self::MinuteQuota,
+        Self::DayQuota,
+        Self::TokenRefused,
+        Self::Misconfigured,
+        Self::AccountBlocked,
+        Self::AwaitingAdministrator,
+        Self::ServiceNotEnabled,
+        Self::AccountLimitReached,
+        Self::UnknownErrcode,
+        Self::WorkerBug,
+        Self::WechatIdMismatch,
+    ];
     /// Reasons to wait.
     pub const WAITING: &[Self] = &[
         Self::SystemBusy,
@@ -325,6 +392,10 @@ impl Reason {
         Self::ServiceNotEnabled,
         Self::AccountLimitReached,
         Self::UnknownErrcode,
+        Self::WechatIdMismatch,
+        Self::RateLimited,
+        Self::ListDisagrees,
+        Self::WindowShare,
         Self::AddMayLand,
         Self::OlderCommandFirst,
         Self::HeldTooLong,

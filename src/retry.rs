@@ -6,7 +6,7 @@ use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff as _;
 use jiff::{Timestamp, tz};
 
-use crate::outcome::{Action, AttemptFailure, Class, Failure, Reason};
+use crate::outcome::{Action, AttemptFailure, Class, Failure, Reason, Scope};
 
 /// How patient the worker is.
 #[derive(Debug, Clone)]
@@ -25,6 +25,10 @@ pub struct Settings {
     pub capacity_wait: Duration,
     /// Between probes of a paused Official Account.
     pub probe_interval: Duration,
+    /// Retries that one Official Account may make beyond its successes before it is only probed.
+    pub budget: u32,
+    /// The same for all Official Accounts together.
+    pub budget_in_all: u32,
 }
 
 /// The delay of one deferred queue.
@@ -49,6 +53,8 @@ pub struct Attempted {
     pub same_trouble_for: Duration,
     /// The token was refused before, in the attempt just before this one.
     pub token_refused_before: bool,
+    /// It was the one call that probes whether a pause is over.
+    pub probing: bool,
     pub now: Timestamp,
 }
 
@@ -59,19 +65,10 @@ pub enum Decision {
     AtOnce,
     /// Once more after a wait.
     After(Duration),
-    /// Once more after a wait, and no other command of this scope is tried before.
+    /// Once more after a wait, and nothing else of this scope is tried before.
     Pause(Scope, Duration),
     /// Never again.
     GiveUp(Failure),
-}
-
-/// What a pause holds back at one Official Account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Only this action: quotas are counted by action.
-    Action(Action),
-    /// Everything.
-    OfficialAccount,
 }
 
 /// An undocumented errcode is tried this often.
@@ -80,12 +77,45 @@ const UNKNOWN_ATTEMPTS: u32 = 5;
 const WECHAT_DAY: i8 = 8;
 /// After midnight the quota's return is awaited for up to this long more, so that not everybody comes at once.
 const DAY_JITTER: Duration = Duration::from_secs(300);
+/// Between probes of a daily quota that did not return when it was expected.
+const DAY_PROBE: Duration = Duration::from_secs(3_600);
 /// The same after the full minute.
 const MINUTE_JITTER: Duration = Duration::from_secs(3);
 
 /// The longest wait before the broker is tried again the first time, and any time.
 const FIRST_RECONNECT: Duration = Duration::from_millis(500);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(10);
+
+/// What limits retries: each failure that asks for one takes a token, each answer brings one back. Empty, it lets
+/// nothing through but probes, so that an outage is met with less traffic than before and not with more.
+#[derive(Debug)]
+pub struct Budget {
+    most: u32,
+    left: u32,
+}
+
+impl Budget {
+    /// A full budget.
+    pub fn new(most: u32) -> Self {
+        Self { most, left: most }
+    }
+
+    /// A failure takes a token. Answers whether none is left.
+    pub fn spend(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.is_empty()
+    }
+
+    /// An answer brings a token back; the first one after all were gone brings a quarter of them.
+    pub fn earn(&mut self) {
+        let earned = if self.is_empty() { (self.most / 4).max(1) } else { 1 };
+        self.left = self.left.saturating_add(earned).min(self.most);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+}
 
 /// Decides what becomes of a command whose attempt has failed.
 pub fn decide(settings: &Settings, attempted: Attempted, failed: &AttemptFailure) -> Decision {
@@ -99,10 +129,13 @@ pub fn decide(settings: &Settings, attempted: Attempted, failed: &AttemptFailure
         Class::Retry | Class::Unknown => {
             Decision::After(full_jitter(settings.initial, settings.max_interval, attempted.attempts.max(attempted.tries)))
         }
-        Class::Capacity => Decision::After(settings.probe_interval.min(settings.capacity_wait.saturating_sub(attempted.same_trouble_for))),
-        Class::Minute => Decision::Pause(Scope::Action(attempted.action), until_next_minute(attempted.now) + jitter(MINUTE_JITTER)),
-        Class::Day => Decision::Pause(Scope::Action(attempted.action), until_wechats_midnight(attempted.now) + jitter(DAY_JITTER)),
+        Class::Capacity => {
+            Decision::Pause(Scope::Room, settings.probe_interval.min(settings.capacity_wait.saturating_sub(attempted.same_trouble_for)))
+        }
+        Class::Minute => Decision::Pause(Scope::of(attempted.action), until_next_minute(attempted.now) + jitter(MINUTE_JITTER)),
+        Class::Day => Decision::Pause(Scope::of(attempted.action), until_quota_returns(attempted)),
         Class::Token => Decision::Pause(Scope::OfficialAccount, settings.probe_interval),
+        Class::TokenUnchanged { wait } => Decision::Pause(Scope::OfficialAccount, wait),
         Class::Account { probe } => Decision::Pause(Scope::OfficialAccount, settings.probe_interval.max(probe)),
     };
     // The last attempt comes no later than the command's end.
@@ -116,6 +149,12 @@ pub fn decide(settings: &Settings, attempted: Attempted, failed: &AttemptFailure
 /// The end of a command that waited for too long.
 fn too_old(settings: &Settings, failed: &AttemptFailure) -> Decision {
     Decision::GiveUp(exhausted(settings, Some(failed.failure.clone())))
+}
+
+/// When a daily quota returns is not confirmed: where it has not at midnight in China, one call an hour asks for it.
+fn until_quota_returns(attempted: Attempted) -> Duration {
+    let midnight = until_wechats_midnight(attempted.now) + jitter(DAY_JITTER);
+    if attempted.probing { midnight.min(DAY_PROBE) } else { midnight }
 }
 
 /// What is told of a command that waited longer than `max_age`, with the trouble that it met last.
@@ -132,6 +171,23 @@ pub fn exhausted(settings: &Settings, last: Option<Failure>) -> Failure {
 /// The deferred queue for a wait: the longest that does not overshoot it, else the shortest there is.
 pub fn defer_for(settings: &Settings, wait: Duration) -> Option<&DeferDelay> {
     settings.defer.iter().rev().find(|defer| defer.delay <= wait).or_else(|| settings.defer.first())
+}
+
+/// How long a paused command is put off: until its pause is over, or for a quarter of the time that the pause has
+/// lasted already, whichever is longer. So a backlog comes round ever more rarely, and what is mended after an hour is
+/// noticed by all within a quarter of one.
+pub fn while_paused(left: Duration, paused_for: Duration) -> Duration {
+    left.max(paused_for / 4)
+}
+
+/// The wait before an Official Account whose calls have failed so often in a row is probed again.
+pub fn before_probing(settings: &Settings, failures: u32) -> Duration {
+    full_jitter(settings.initial, settings.probe_interval.max(settings.initial), failures)
+}
+
+/// The wait between calls while everything fails, after so many failures in a row.
+pub fn while_everything_fails(failures: u32) -> Duration {
+    full_jitter(FIRST_RECONNECT / 5, FIRST_RECONNECT * 2, failures)
 }
 
 /// The wait before the broker is tried again after so many failures in a row.
@@ -188,6 +244,8 @@ mod tests {
             max_age: 48 * 3_600 * SECOND,
             capacity_wait: 600 * SECOND,
             probe_interval: 60 * SECOND,
+            budget: 20,
+            budget_in_all: 200,
         }
     }
 
@@ -200,6 +258,7 @@ mod tests {
             age: SECOND,
             same_trouble_for: Duration::ZERO,
             token_refused_before: false,
+            probing: false,
             now,
         }
     }
@@ -235,10 +294,12 @@ mod tests {
     #[test]
     fn quotas_wait_for_the_next_minute_and_for_midnight_in_china() {
         let Decision::Pause(scope, minute) = decide(&settings(), attempted(), &failed(Class::Minute)) else { panic!() };
-        assert_eq!(scope, Scope::Action(Action::Add));
+        assert_eq!(scope, Scope::Adds);
         assert!((30 * SECOND..=33 * SECOND).contains(&minute), "{minute:?}");
         let Decision::Pause(_, day) = decide(&settings(), attempted(), &failed(Class::Day)) else { panic!() };
         assert!((30 * SECOND..=330 * SECOND).contains(&day), "{day:?}");
+        let after = Attempted { probing: true, now: "2026-03-01T16:05:00Z".parse().unwrap(), ..attempted() };
+        assert_eq!(decide(&settings(), after, &failed(Class::Day)), Decision::Pause(Scope::Adds, 3_600 * SECOND));
     }
 
     #[test]
@@ -252,8 +313,8 @@ mod tests {
     fn capacity_is_awaited_for_its_time_and_no_longer() {
         let nearly = Attempted { same_trouble_for: 599 * SECOND, ..attempted() };
         let over = Attempted { same_trouble_for: 600 * SECOND, ..attempted() };
-        assert_eq!(decide(&settings(), attempted(), &failed(Class::Capacity)), Decision::After(60 * SECOND));
-        assert_eq!(decide(&settings(), nearly, &failed(Class::Capacity)), Decision::After(SECOND));
+        assert_eq!(decide(&settings(), attempted(), &failed(Class::Capacity)), Decision::Pause(Scope::Room, 60 * SECOND));
+        assert_eq!(decide(&settings(), nearly, &failed(Class::Capacity)), Decision::Pause(Scope::Room, SECOND));
         assert_eq!(reason(decide(&settings(), over, &failed(Class::Capacity))), Reason::AccountLimitReached);
     }
 
@@ -265,6 +326,24 @@ mod tests {
         assert!(failure.detail.contains("system_busy"), "{}", failure.detail);
         let account = failed(Class::Account { probe: Duration::ZERO });
         assert_eq!(reason(decide(&settings(), old, &account)), Reason::RetriesExhausted);
+    }
+
+    #[test]
+    fn a_budget_is_spent_by_failures_and_earned_by_answers() {
+        let mut budget = Budget::new(8);
+        assert!((0..7).all(|_| !budget.spend()));
+        budget.earn();
+        assert!(!budget.spend() && budget.spend() && budget.spend(), "it does not go below nothing");
+        budget.earn();
+        assert!(!budget.spend() && budget.spend(), "the first answer brings a quarter");
+        (0..100).for_each(|_| budget.earn());
+        assert!((0..7).all(|_| !budget.spend()) && budget.spend(), "it holds no more than it did");
+    }
+
+    #[test]
+    fn what_is_paused_for_long_comes_round_rarely() {
+        assert_eq!(while_paused(50 * SECOND, 40 * SECOND), 50 * SECOND);
+        assert_eq!(while_paused(50 * SECOND, 4 * 3_600 * SECOND), 3_600 * SECOND);
     }
 
     #[test]

@@ -5,6 +5,9 @@
 
 mod attempt;
 mod settle;
+mod verify;
+mod wait;
+mod watch;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,14 +15,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accounts::OfficialAccounts;
+use crate::accounts::{InWindow, OfficialAccounts};
 use crate::authorisation::Rules;
 use crate::broker::{Deliveries, Delivery, Session};
+use crate::calls::Calls;
 use crate::command::{Command, Decoded, decode};
 use crate::event::{generation_of_dead_letter, now};
 use crate::lanes::{Lanes, Turn};
@@ -29,18 +32,27 @@ use crate::outcome::Reason;
 use crate::readiness::Readiness;
 use crate::retry;
 use crate::wechat::WeChat;
-use attempt::Hold;
 use settle::Fate;
+use wait::Hold;
 
 /// How much the worker does at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Calls in flight at WeChat at most.
     pub concurrency: usize,
+    /// Those of one Official Account among them, while others wait.
+    pub calls_share: usize,
+    /// Commands of one Official Account in hand at most, once it is slow.
+    pub window_share: usize,
+    /// It is slow when its oldest command in hand has waited for so long.
+    pub slow_after: Duration,
     /// How long shutting down waits for what is in flight.
     pub drain: Duration,
     /// How long one request to WeChat may take.
     pub request_timeout: Duration,
+    /// Outcomes that rest on what WeChat says exists already are checked against its list, and all accounts are compared
+    /// with it once in this time.
+    pub verify: Option<Duration>,
 }
 
 /// Everything that carrying out commands needs. It outlives the sessions with the broker.
@@ -50,13 +62,13 @@ pub struct Worker {
     pub rules: Rules,
     pub ledger: Ledger,
     pub wechat: WeChat,
-    pub accounts: OfficialAccounts,
+    pub accounts: Arc<OfficialAccounts>,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     /// Commands by account: one at a time, lowest position first.
     pub lanes: Arc<Lanes<String, Position, Job>>,
-    /// One permit for each call in flight.
-    pub calls: Semaphore,
+    /// Who may call WeChat next.
+    pub calls: Arc<Calls>,
     /// Everything that works on a delivery.
     pub tasks: TaskTracker,
     /// Cancelled when the worker shuts down: waits end, calls in flight do not.
@@ -80,6 +92,12 @@ pub struct Job {
     token_refused: bool,
     /// What it waits for, and since when.
     trouble: Option<(Reason, Timestamp)>,
+    /// Why the ledger says that it waits; nothing since its last attempt.
+    recorded: Option<Reason>,
+    /// Whether the account existed before the first attempt, where that was looked up.
+    existed: Option<bool>,
+    /// Counts it among those of its Official Account.
+    _in_window: Option<InWindow>,
 }
 
 /// How often the loop that takes commands comes round when there are none.
@@ -143,7 +161,7 @@ impl Worker {
         observe(&self.metrics.ledger_seconds, taken_at.elapsed());
         for ((delivery, message), acceptance) in arrived.into_iter().zip(acceptances) {
             match self.follow(message, acceptance, received_at) {
-                Way::Lane(command, ticket) => self.enqueue(Job::new(delivery, command, ticket, taken_at)),
+                Way::Lane(command, ticket) => self.take_in(delivery, command, ticket, taken_at),
                 Way::Ends(fate) => self.settle_soon(delivery, fate, taken_at),
             }
         }
@@ -199,6 +217,21 @@ impl Worker {
             },
         };
         Sorted::Arrived(Arrived::Command(Arc::new(command)), origin)
+    }
+
+    /// Takes an accepted command in hand, unless its Official Account is slow and has its share of the window already:
+    /// others must not wait for it.
+    fn take_in(self: &Arc<Self>, delivery: Delivery, command: Arc<Command>, ticket: Ticket, taken_at: Instant) {
+        let official_account = self.accounts.get(command.account.wechat_id());
+        let Settings { window_share, slow_after, .. } = self.settings;
+        if official_account.as_ref().is_some_and(|official_account| official_account.is_slow(window_share, slow_after)) {
+            // It may supersede what waits in its lane.
+            self.lanes.touch(&command.account.as_str().to_owned());
+            let fate = self.put_off_for_its_share(&ticket);
+            return self.settle_soon(delivery, fate, taken_at);
+        }
+        let in_window = official_account.map(|official_account| official_account.take_in(taken_at));
+        self.enqueue(Job::new(delivery, command, ticket, taken_at, in_window));
     }
 
     /// Puts a job into the lane of its account; where nobody works on that lane, somebody starts.
@@ -266,7 +299,19 @@ enum Way {
 }
 
 impl Job {
-    fn new(delivery: Delivery, command: Arc<Command>, ticket: Ticket, taken_at: Instant) -> Self {
-        Self { delivery, command, ticket, taken_at, hold: None, tries: 0, token_refused: false, trouble: None }
+    fn new(delivery: Delivery, command: Arc<Command>, ticket: Ticket, taken_at: Instant, in_window: Option<InWindow>) -> Self {
+        Self {
+            delivery,
+            command,
+            taken_at,
+            hold: None,
+            tries: 0,
+            token_refused: false,
+            trouble: ticket.trouble,
+            ticket,
+            recorded: None,
+            existed: None,
+            _in_window: in_window,
+        }
     }
 }

@@ -2,9 +2,17 @@
 
 use super::{Config, Exit};
 
+/// So many Official Accounts are named, the others counted.
+const MOST_NAMES: usize = 20;
+
 /// Tells what the worker would run with. Nothing is connected to, no secret is shown.
 pub fn check(config: &Config) -> Exit {
-    let accounts: Vec<&str> = config.wechat.official_accounts.iter().map(|account| account.wechat_id.as_str()).collect();
+    let official_accounts = &config.accounts.official_accounts;
+    let mut accounts: Vec<&str> = official_accounts.iter().take(MOST_NAMES).map(|account| account.wechat_id.as_str()).collect();
+    let more = format!("and {} more", official_accounts.len().saturating_sub(MOST_NAMES));
+    if official_accounts.len() > MOST_NAMES {
+        accounts.push(&more);
+    }
     super::print(format_args!("The configuration is sound."));
     super::print(format_args!(
         "  broker             {} on {}:{}",

@@ -1,18 +1,23 @@
 //! `kf-worker run`: the worker itself, with its signals.
 
+use std::path::PathBuf;
+
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Exit};
-use crate::RunError;
 use crate::supervisor::GaveUp;
+use crate::{RunError, accounts, config};
 
 /// Runs until a signal, or until the worker gives up.
-pub fn run(config: Config) -> Exit {
+pub fn run(config: Config, file: Option<PathBuf>) -> Exit {
     let ended = super::in_runtime(async {
         let shutdown = CancellationToken::new();
         on_signals(shutdown.clone())?;
-        Ok(crate::run(config, shutdown).await)
+        let (sender, changes) = mpsc::channel(1);
+        on_hangup(file, sender)?;
+        Ok(crate::run(config, changes, shutdown).await)
     });
     match ended.and_then(|ended| ended) {
         Ok(Ok(())) => Exit::Done,
@@ -44,10 +49,30 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
+/// SIGHUP reads the configuration again and hands on its Official Accounts. One with faults changes nothing.
+fn on_hangup(file: Option<PathBuf>, changes: mpsc::Sender<accounts::Settings>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match config::load(file.as_deref(), std::env::vars()) {
+                Ok(config) => {
+                    if changes.send(config.accounts).await.is_err() {
+                        return;
+                    }
+                }
+                Err(faults) => tracing::error!(%faults, "the configuration was read again and not taken up"),
+            }
+        }
+    });
+    Ok(())
+}
+
 fn report(error: &RunError) -> Exit {
     super::tell(format_args!("{error}"));
     match error {
-        RunError::Ledger(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::GaveUp(GaveUp::Refused(_)) => Exit::Configuration,
+        RunError::Ledger(_) | RunError::Memory(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::GaveUp(GaveUp::Refused(_)) => {
+            Exit::Configuration
+        }
         RunError::GaveUp(GaveUp::Unreachable(_)) => Exit::Unavailable,
         RunError::Metrics(_) => Exit::Failed,
     }

@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::secret::Secret;
 
 /// Something wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl std::error::Error for Faults {}
 enum Value {
     Text(String),
     Integer(i64),
+    Flag(bool),
     List(Vec<String>),
     /// From the environment: what it is meant to be, the taker knows.
     Environment(String),
@@ -77,6 +79,8 @@ pub struct Reader {
     entries: BTreeMap<String, Entry>,
     /// Keys that somebody asked for, whether given or not.
     known: BTreeSet<String>,
+    /// Where the entries of a list came from that have a file of their own.
+    files: BTreeMap<String, Origin>,
     faults: Vec<Fault>,
 }
 
@@ -93,13 +97,35 @@ impl Reader {
             let key = path.to_ascii_lowercase().replace("__", ".");
             entries.insert(key, Entry { value: Value::Environment(value), origin: Origin::Environment(name) });
         }
-        Ok(Self { entries, known: BTreeSet::new(), faults: Vec::new() })
+        Ok(Self { entries, known: BTreeSet::new(), files: BTreeMap::new(), faults: Vec::new() })
     }
 
     /// Notes a fault.
     pub fn fault(&mut self, key: &str, what: impl Into<String>) {
-        let origin = self.entries.get(key).map(|entry| entry.origin.clone());
+        let file = || self.files.get(key.rsplit_once('.')?.0);
+        let origin = self.entries.get(key).map(|entry| &entry.origin).or_else(file).cloned();
         self.faults.push(Fault { key: key.to_owned(), origin, what: what.into() });
+    }
+
+    /// Reads every `.toml` file of a folder as one more entry of a `[[table]]` list, in the order of their names.
+    pub fn include(&mut self, key: &str, folder: &Path, list: &str) {
+        let files = std::fs::read_dir(folder).and_then(|files| files.map(|file| Ok(file?.path())).collect::<std::io::Result<Vec<_>>>());
+        let mut files = match files {
+            Ok(files) => files,
+            Err(error) => return self.fault(key, format!("the folder {} can't be read: {error}", folder.display())),
+        };
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+        let first =
+            self.tables(list).iter().filter_map(|entry| entry.rsplit_once('.')?.1.parse().ok()).max().map_or(0, |last: usize| last + 1);
+        for (index, path) in (first..).zip(files) {
+            let entry = format!("{list}.{index}");
+            match read_file(&path) {
+                Ok(values) => self.entries.extend(values.into_iter().map(|(name, value)| (format!("{entry}.{name}"), value))),
+                Err(fault) => self.faults.push(fault),
+            }
+            self.files.insert(entry, Origin::File { path, line: 1 });
+        }
     }
 
     /// Whether a key is given.
@@ -129,12 +155,12 @@ impl Reader {
     }
 
     /// A secret that must be given, here or in the file that `<key>_file` names.
-    pub fn secret(&mut self, key: &str) -> SecretString {
+    pub fn secret(&mut self, key: &str) -> Secret {
         let text = self.secret_or(key, "");
         if text.is_empty() && !self.faults.iter().any(|fault| fault.key.starts_with(key)) {
             self.fault(key, format!("is missing; give it, or `{key}_file`"));
         }
-        SecretString::from(text)
+        Secret::from(text)
     }
 
     /// A text that may hold a secret, so that it can also stand in a file of its own.
@@ -196,6 +222,20 @@ impl Reader {
         }
     }
 
+    /// `true` or `false`, or its default.
+    pub fn flag(&mut self, key: &str, default: bool) -> bool {
+        let flag = match self.take(key) {
+            None => return default,
+            Some(Value::Flag(flag)) => Some(flag),
+            Some(Value::Environment(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        flag.unwrap_or_else(|| {
+            self.fault(key, "is neither true nor false");
+            default
+        })
+    }
+
     /// One of a few words, or its default.
     pub fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], default: T) -> T {
         if !self.is_given(key) {
@@ -211,6 +251,23 @@ impl Reader {
             },
             |(_, value)| *value,
         )
+    }
+
+    /// Texts that may hold secrets, so that they can also stand in a file of their own, one in each line.
+    pub fn secret_list(&mut self, key: &str) -> Vec<Secret> {
+        let file_key = format!("{key}_file");
+        let lines = if self.is_given(&file_key) {
+            if self.is_given(key) {
+                self.fault(&file_key, format!("is given beside `{key}`; give one of them"));
+            }
+            let path = self.text(&file_key, "");
+            self.read_secret(&file_key, &path).lines().map(str::to_owned).filter(|line| !line.trim().is_empty()).collect()
+        } else {
+            self.known.insert(file_key);
+            self.list(key, &[])
+        };
+        self.known.insert(key.to_owned());
+        lines.into_iter().map(Secret::from).collect()
     }
 
     /// A list of texts, or its default. In the environment they are parted by commas.
@@ -258,6 +315,7 @@ impl Reader {
         let given = match given {
             Value::Text(_) | Value::Environment(_) => "a text",
             Value::Integer(_) => "a number",
+            Value::Flag(_) => "true or false",
             Value::List(_) => "a list",
             Value::Other(kind) => kind,
         };
@@ -309,7 +367,7 @@ fn flatten_value(entries: &mut BTreeMap<String, Entry>, file: &File<'_>, key: St
             let digits = number.as_str().replace('_', "");
             i64::from_str_radix(&digits, number.radix()).map_or(Value::Other("a number beyond all bounds"), Value::Integer)
         }
-        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Boolean(flag) => Value::Flag(*flag),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Table(_) => Value::Other("an empty table"),

@@ -1,7 +1,7 @@
 //! What the configuration takes, what it refuses, and how it says so.
 
 use super::*;
-use secrecy::ExposeSecret as _;
+use crate::accounts::{OfficialAccountSettings, Ticket, TokenKind};
 
 /// Writes a file that is gone with the folder's guard.
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
@@ -20,6 +20,14 @@ fn faults(text: &str, environment: &[(&str, &str)]) -> Vec<Fault> {
     match load_text(text, environment) {
         Ok(_) => panic!("no fault was found"),
         Err(faults) => faults.0,
+    }
+}
+
+/// The AppID and AppSecret of an account with a stable token.
+fn app(account: &OfficialAccountSettings) -> (&str, &str) {
+    match &account.token {
+        TokenKind::Stable { app, .. } => (&app.app_id, app.app_secret.expose()),
+        other => panic!("another kind: {other:?}"),
     }
 }
 
@@ -44,9 +52,13 @@ fn the_example_is_complete_and_holds_the_defaults() {
 
 #[test]
 fn every_commented_line_of_the_example_is_a_key_that_is_known() {
+    // The folder that the example names must be there.
+    let (folder, path) = file("");
+    std::fs::create_dir(folder.path().join("official-accounts.d")).unwrap();
     let uncommented: String = EXAMPLE.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
-    match load_text(&uncommented, &[]) {
-        Ok(config) => assert!(!config.rules.0.is_empty()),
+    std::fs::write(&path, uncommented).unwrap();
+    match load(Some(&path), []) {
+        Ok(config) => assert!(!config.rules.0.is_empty() && !config.accounts.platforms.is_empty()),
         Err(faults) => panic!("{faults}"),
     }
 }
@@ -88,8 +100,8 @@ fn the_environment_goes_before_the_file() {
     let config = load_text(&text, &environment).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(config.worker.concurrency, 9);
     assert_eq!(config.broker.defer.len(), 2);
-    assert_eq!(config.wechat.official_accounts[0].app_id, "wx2");
-    assert_eq!(config.wechat.official_accounts[1].wechat_id, "other");
+    assert_eq!(app(&config.accounts.official_accounts[0]).0, "wx2");
+    assert_eq!(config.accounts.official_accounts[1].wechat_id, "other");
     let unknown = faults(LEAST, &[("KF_WORKER__CONCURENCY", "9")]);
     assert!(
         Faults(unknown)
@@ -105,10 +117,10 @@ fn a_secret_may_stand_in_a_file_of_its_own() {
     std::fs::write(&secret, "from a file\n").unwrap();
     let text = format!("[[official_account]]\nwechat_id = \"test\"\napp_id = \"wx1\"\napp_secret_file = \"{}\"\n", secret.display());
     let config = load_text(&text, &[]).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(config.wechat.official_accounts[0].app_secret.expose_secret(), "from a file");
+    assert_eq!(app(&config.accounts.official_accounts[0]).1, "from a file");
     let environment = [("KF_OFFICIAL_ACCOUNT__0__APP_SECRET_FILE", secret.to_str().unwrap())];
     let config = load_text(LEAST, &environment).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(config.wechat.official_accounts[0].app_secret.expose_secret(), "from a file");
+    assert_eq!(app(&config.accounts.official_accounts[0]).1, "from a file");
     let both = format!("{LEAST}app_secret_file = \"x\"\n");
     assert_eq!(faults(&both, &[])[0].key, "official_account.0.app_secret_file");
     let missing = faults(&text.replace("secret\"\n", "secret2\"\n"), &[]);
@@ -146,4 +158,64 @@ fn a_token_travels_encrypted_except_on_this_machine() {
 fn a_file_that_is_no_toml_is_told_with_its_line() {
     let told = Faults(faults("[amqp]\nurl = \n", &[])).to_string();
     assert!(told.contains("kf-worker.toml:2: is not TOML"), "{told}");
+}
+
+const PLATFORM: &str = "[[platform]]\napp_id = \"wxp\"\napp_secret = \"s\"\nverify_ticket_file = \"/run/ticket\"\n";
+
+#[test]
+fn each_source_of_tokens_has_its_own_keys() {
+    let text = format!(
+        "{PLATFORM}{LEAST}forced_refreshes = 2\nmax_rate = \"20/s\"\n\
+         [[official_account]]\nwechat_id = \"a\"\ntoken = \"url\"\ntoken_url = \"https://tokens.example/a\"\ntoken_headers = [\"X-Key: k\"]\n\
+         [[official_account]]\nwechat_id = \"b\"\ntoken = \"authorizer\"\napp_id = \"wxb\"\nrefresh_token = \"r\"\n"
+    );
+    let accounts = load_text(&text, &[]).unwrap_or_else(|faults| panic!("{faults}")).accounts;
+    let [first, second, third] = accounts.official_accounts.as_slice() else { panic!("{}", accounts.official_accounts.len()) };
+    assert!(matches!(first.token, TokenKind::Stable { forced_refreshes: 2, .. }) && first.max_rate == "20/s".parse().ok());
+    let TokenKind::Url(server) = &second.token else { panic!("{second:?}") };
+    assert_eq!(
+        (server.url.expose(), server.headers[0].0.as_str(), server.headers[0].1.expose()),
+        ("https://tokens.example/a", "X-Key", "k")
+    );
+    let TokenKind::Authorizer { platform, app_id, refresh_token } = &third.token else { panic!("{third:?}") };
+    assert_eq!((platform.as_str(), app_id.as_str(), refresh_token.expose()), ("wxp", "wxb", "r"));
+    assert_eq!(accounts.platforms[0].ticket, Ticket::File(PathBuf::from("/run/ticket")));
+}
+
+#[test]
+fn what_a_source_of_tokens_lacks_is_told() {
+    for (text, key) in [
+        ("token = \"url\"\n", "official_account.0.token_url"),
+        ("token = \"url\"\ntoken_url = \"http://tokens.example\"\n", "official_account.0.token_url"),
+        ("token = \"url\"\ntoken_url = \"https://t\"\ntoken_headers = [\"no colon\"]\n", "official_account.0.token_headers"),
+        ("token = \"authorizer\"\napp_id = \"x\"\nrefresh_token = \"r\"\n", "official_account.0.platform"),
+        ("app_id = \"x\"\napp_secret = \"s\"\nmax_rate = \"fast\"\n", "official_account.0.max_rate"),
+        ("app_id = \"x\"\napp_secret = \"s\"\nforced_refreshes = 21\n", "official_account.0.forced_refreshes"),
+    ] {
+        let faults = faults(&format!("[[official_account]]\nwechat_id = \"a\"\n{text}"), &[]);
+        assert!(faults.iter().any(|fault| fault.key == key), "{text}: {faults:?}");
+    }
+    let no_ticket = format!("{}{LEAST}", PLATFORM.replace("verify_ticket_file = \"/run/ticket\"\n", ""));
+    assert_eq!(faults(&no_ticket, &[])[0].key, "platform.0.verify_ticket_file");
+}
+
+#[test]
+fn official_accounts_may_stand_in_a_folder_one_in_each_file() {
+    let (folder, path) = file(&format!("[wechat]\nofficial_account_dir = \"accounts\"\n{LEAST}"));
+    let accounts = folder.path().join("accounts");
+    std::fs::create_dir(&accounts).unwrap();
+    for number in 0..3_000 {
+        let text = format!("wechat_id = \"oa{number}\"\napp_id = \"wx{number}\"\napp_secret = \"s\"\n");
+        std::fs::write(accounts.join(format!("{number:04}.toml")), text).unwrap();
+    }
+    std::fs::write(accounts.join("README"), "not a configuration").unwrap();
+    let config = load(Some(&path), []).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.accounts.official_accounts.len(), 3_001);
+    assert_eq!(config.accounts.official_accounts[3].wechat_id, "oa2");
+
+    std::fs::write(accounts.join("0001.toml"), "wechat_id = \"test\"\napp_id = \"x\"\nsecret = \"s\"\n").unwrap();
+    let told = load(Some(&path), []).err().unwrap().to_string();
+    assert!(told.contains("0001.toml:1: official_account.2.wechat_id: `test` is configured twice"), "{told}");
+    assert!(told.contains("0001.toml:1: official_account.2.app_secret: is missing"), "{told}");
+    assert!(told.contains("0001.toml:3: official_account.2.secret: is not known"), "{told}");
 }

@@ -16,6 +16,7 @@
 //!   rule in `order.rs`. What is in flight is never superseded.
 //! * Every answer is given after the transaction was committed and is on disk.
 
+mod memory;
 mod order;
 mod page;
 mod rows;
@@ -32,7 +33,8 @@ pub use sqlite::{Ledger, Lookup, Reader};
 
 use crate::command::{Command, Refused};
 use crate::event::Conclusion;
-use crate::outcome::{Answer, Reason};
+use crate::outcome::{Action, Answer, Failure, Reason, Scope};
+use crate::secret::Secret;
 
 /// A command that was alone under way at so many deaths of the process is not tried again.
 pub const MOST_DEATHS: u32 = 3;
@@ -104,6 +106,8 @@ pub struct Ticket {
     pub attempts_before: u32,
     /// It was under way when a process died: nothing else may be, when it is tried again.
     pub suspect: bool,
+    /// What it waited for last, and since when.
+    pub trouble: Option<(Reason, Timestamp)>,
     /// First receipt of the first generation.
     pub received_at: Timestamp,
     /// First receipt of this generation: its age counts from here.
@@ -150,6 +154,44 @@ pub struct Waiting {
     pub answer: Option<Answer>,
     /// The attempt's answer was lost.
     pub answer_lost: bool,
+}
+
+/// A pause of an Official Account that outlives the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPause {
+    pub wechat_id: String,
+    pub scope: Scope,
+    pub since: Timestamp,
+    pub until: Timestamp,
+    /// Why it is paused.
+    pub failure: Failure,
+}
+
+/// A token that is dear: fetching it again would end another one, or can't be done at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredToken {
+    /// Whose it is.
+    pub owner: String,
+    /// A fingerprint of the configuration that it was fetched with.
+    pub origin: Vec<u8>,
+    pub access_token: Secret,
+    pub ends_at: Timestamp,
+    /// What the next one has to be asked for with.
+    pub refresh_token: Option<Secret>,
+}
+
+/// What an account should be, by the commands that were accepted for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub kf_account: String,
+    /// What the latest accepted command asked for.
+    pub action: Action,
+    /// That command's position.
+    pub position: Position,
+    /// The nickname that it asked for, for as long as its outcome is kept.
+    pub nickname: Option<String>,
+    /// A command of the account is unfinished, so that its state is about to change.
+    pub unfinished: bool,
 }
 
 /// Why the ledger can't be used; nothing was changed.

@@ -387,6 +387,7 @@ impl Page<'_> {
             attempts: row.attempts,
             attempts_before: row.attempts_before,
             suspect: row.suspect,
+            trouble: row.trouble,
             received_at: row.received_at,
             age_from: row.age_from,
         }))
@@ -409,11 +410,11 @@ impl Page<'_> {
         Ok(by_position.query_row([position], UnfinishedRow::read)?)
     }
 
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, LedgerError> {
+    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, LedgerError> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 
-    fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, LedgerError> {
+    pub(super) fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, LedgerError> {
         Ok(self.prepare(sql)?.execute(parameters)?)
     }
 }

@@ -8,7 +8,7 @@ use super::order::State;
 use super::{Finished, LedgerError, Position};
 use crate::command::{Content, Given};
 use crate::event::{Conclusion, Identity};
-use crate::outcome::{Action, Answer, Reason, Status};
+use crate::outcome::{Action, Answer, Reason, Scope, Status};
 
 /// A command id that was seen before.
 pub struct Known {
@@ -189,4 +189,4 @@ macro_rules! stored_as_word {
     )+};
 }
 
-stored_as_word!(Action, Status, Reason);
+stored_as_word!(Action, Scope, Status, Reason);

@@ -4,8 +4,9 @@ use rusqlite_migration::{M, Migrations};
 
 /// Every step in order; a step that was released is never changed.
 pub fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![M::up(
-        "
+    Migrations::new(vec![
+        M::up(
+            "
         -- One row for each command id, kept for `ledger.retention` after its outcome.
         CREATE TABLE command (
             position      INTEGER PRIMARY KEY AUTOINCREMENT, -- the order of acceptance, for good
@@ -54,7 +55,33 @@ pub fn migrations() -> Migrations<'static> {
         CREATE TABLE identity (ledger_id TEXT NOT NULL) STRICT;
         INSERT INTO identity VALUES (lower(hex(randomblob(16))));
         ",
-    )])
+        ),
+        M::up(
+            "
+        -- Pauses of Official Accounts that outlive the process.
+        CREATE TABLE pause (
+            wechat_id     TEXT NOT NULL,
+            scope         TEXT NOT NULL,
+            since         INTEGER NOT NULL,
+            until         INTEGER NOT NULL,
+            reason        TEXT NOT NULL,
+            errcode       INTEGER,                           -- WeChat's answer, where it gave one
+            errmsg        TEXT,
+            detail        TEXT NOT NULL,
+            PRIMARY KEY (wechat_id, scope)
+        ) STRICT, WITHOUT ROWID;
+
+        -- Tokens that can't be fetched again, or not without ending another. Whoever reads this file can use them.
+        CREATE TABLE token (
+            owner         TEXT PRIMARY KEY,
+            origin        BLOB NOT NULL,                     -- fingerprint of the configuration it was fetched with
+            access_token  TEXT NOT NULL,
+            ends_at       INTEGER NOT NULL,
+            refresh_token TEXT
+        ) STRICT, WITHOUT ROWID;
+        ",
+        ),
+    ])
 }
 
 #[cfg(test)]

@@ -10,8 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::page::Page;
 use super::rows::{Stored, read_finished};
-use super::{Acceptance, Arrival, Claim, Finished, LedgerError, OpenError, Position, Settings, Waiting, schema};
+use super::{
+    Acceptance, Arrival, Claim, Finished, KeptPause, LedgerError, OpenError, Position, Settings, StoredToken, Waiting, Wanted, memory,
+    schema,
+};
 use crate::event::{Conclusion, now};
+use crate::outcome::Scope;
 
 /// Requests that share one transaction at most.
 const BATCH: usize = 512;
@@ -116,6 +120,54 @@ impl Ledger {
         self.ask(move |page| page.panicked(position)).await
     }
 
+    /// The pauses that outlived the last process.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn pauses(&self) -> Result<Vec<KeptPause>, LedgerError> {
+        self.ask(|page| memory::pauses(page.connection)).await
+    }
+
+    /// Remembers a pause, in place of the one of its scope.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn keep_pause(&self, pause: KeptPause) -> Result<(), LedgerError> {
+        self.ask(move |page| page.keep_pause(&pause)).await
+    }
+
+    /// Forgets the pause of a scope.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn forget_pause(&self, wechat_id: String, scope: Scope) -> Result<(), LedgerError> {
+        self.ask(move |page| page.forget_pause(&wechat_id, scope)).await
+    }
+
+    /// The token that was kept for an owner.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn token(&self, owner: String) -> Result<Option<StoredToken>, LedgerError> {
+        self.ask(move |page| memory::token(page.connection, &owner)).await
+    }
+
+    /// Keeps a token, in place of its owner's former one.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then it must not be used.
+    pub async fn save_token(&self, token: StoredToken) -> Result<(), LedgerError> {
+        self.ask(move |page| page.save_token(&token)).await
+    }
+
+    /// What every known account of an Official Account should be.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn wanted(&self, wechat_id: String) -> Result<Vec<Wanted>, LedgerError> {
+        self.ask(move |page| memory::wanted(page.connection, &wechat_id)).await
+    }
+
     /// Gives back what is in flight at an orderly end, so that it does not look like a death.
     ///
     /// # Errors
@@ -172,6 +224,22 @@ impl Reader {
         let connection = Connection::open_with_flags(path, flags).map_err(database)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(database)?;
         Ok(Self { connection })
+    }
+
+    /// What every known account of an Official Account should be.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub fn wanted(&self, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
+        memory::wanted(&self.connection, wechat_id)
+    }
+
+    /// The token that was kept for an owner.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub fn token(&self, owner: &str) -> Result<Option<StoredToken>, LedgerError> {
+        memory::token(&self.connection, owner)
     }
 
     /// The outcome of a command, where it has one.

@@ -75,7 +75,7 @@ async fn ticket(ledger: &Ledger, text: &str) -> Ticket {
 async fn finish(ledger: &Ledger, text: &str, ticket: Ticket, effect: Effect) -> Finished {
     let Arrived::Command(command) = arrived(&command(text)) else { panic!("{text}") };
     let history = History { attempts: 1, received_at: ticket.received_at, finished_at: Timestamp::UNIX_EPOCH };
-    let conclusion = conclude(&command.given, Identity::Generation(0), &Outcome::Succeeded(effect), history);
+    let conclusion = conclude(&command.given, Identity::Generation(0), &Outcome::Succeeded(effect.into()), history);
     ledger.finish(ticket.position, conclusion, false).await.unwrap()
 }
 

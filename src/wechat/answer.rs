@@ -12,7 +12,12 @@ use crate::outcome::{Answer, AttemptFailure, Class, Failure, Reason};
 pub enum Endpoint {
     Add,
     Delete,
+    /// The kf accounts of an Official Account.
+    List,
+    /// An Official Account's own token, or a third-party platform's.
     Token,
+    /// An Official Account's token, asked for with the token of the third-party platform that acts for it.
+    AuthorizerToken,
 }
 
 impl Endpoint {
@@ -21,13 +26,27 @@ impl Endpoint {
         match self {
             Self::Add => "add",
             Self::Delete => "delete",
+            Self::List => "list",
             Self::Token => "token",
+            Self::AuthorizerToken => "authorizer_token",
         }
     }
 
     /// Whether a lost answer may hide a change.
-    fn changes(self) -> bool {
+    pub fn changes(self) -> bool {
         matches!(self, Self::Add | Self::Delete)
+    }
+
+    /// Whether a success says nothing but what was asked for, without an errcode.
+    fn succeeds_without_errcode(self, body: &Value) -> bool {
+        let asked_for = match self {
+            Self::Add | Self::Delete => return false,
+            Self::List => "kf_list",
+            Self::Token if body.get("component_access_token").is_some() => "component_access_token",
+            Self::Token => "access_token",
+            Self::AuthorizerToken => "authorizer_access_token",
+        };
+        body.get(asked_for).is_some()
     }
 }
 
@@ -82,8 +101,7 @@ pub fn parse(endpoint: Endpoint, bytes: &[u8]) -> Result<WeChatAnswer, AttemptFa
     let errcode = match body.get("errcode") {
         Some(Value::Number(number)) => number.as_i64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
-        // A token answer says nothing of success but the token.
-        None if endpoint == Endpoint::Token && body.get("access_token").is_some() => Some(0),
+        None if endpoint.succeeds_without_errcode(&body) => Some(0),
         _ => None,
     };
     let errcode = errcode.ok_or_else(|| malformed("The answer has no errcode; a gateway or proxy may have answered."))?;
@@ -103,6 +121,9 @@ mod tests {
         assert_eq!(parse(Endpoint::Add, br#"{"errcode":65406,"errmsg":"exists rid: a-b-c"}"#).unwrap().errcode, 65406);
         assert_eq!(parse(Endpoint::Add, br#"{"errcode":"-1"}"#).unwrap().errcode, -1);
         assert_eq!(parse(Endpoint::Token, br#"{"access_token":"T","expires_in":7200}"#).unwrap().errcode, 0);
+        assert_eq!(parse(Endpoint::Token, br#"{"component_access_token":"T","expires_in":7200}"#).unwrap().errcode, 0);
+        assert_eq!(parse(Endpoint::AuthorizerToken, br#"{"authorizer_access_token":"T"}"#).unwrap().errcode, 0);
+        assert_eq!(parse(Endpoint::List, br#"{"kf_list":[]}"#).unwrap().errcode, 0);
     }
 
     #[test]

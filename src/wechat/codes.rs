@@ -22,7 +22,7 @@ const HOURS: Duration = Duration::from_secs(3_600);
 /// Classifies an errcode. Sources: WeChat's documentation of the two calls and of its global return codes; what only
 /// its SDKs and users' traces know is treated the same.
 pub fn verdict(endpoint: Endpoint, errcode: i64) -> Verdict {
-    use Endpoint::{Add, Delete, Token};
+    use Endpoint::{Add, AuthorizerToken, Delete, List, Token};
     use Verdict::{Already, Done, Trouble};
     let account = |reason| Trouble(Class::Account { probe: Duration::ZERO }, reason);
     let administrator = |probe| Trouble(Class::Account { probe }, Reason::AwaitingAdministrator);
@@ -30,14 +30,14 @@ pub fn verdict(endpoint: Endpoint, errcode: i64) -> Verdict {
     let permanent = |reason| Trouble(Class::Permanent, reason);
     match (errcode, endpoint) {
         (0, _) => Done,
-        (-1, _) | (61450, Add | Delete) => Trouble(Class::Retry, Reason::SystemBusy),
+        (-1, _) | (61450, Add | Delete | List) => Trouble(Class::Retry, Reason::SystemBusy),
 
-        // The token.
-        (40001 | 40014 | 42001 | 42006, Add | Delete) => Trouble(Class::Token, Reason::TokenRefused),
+        // The token. Asked for an authorizer's token, WeChat speaks of the platform's.
+        (40001 | 40014 | 42001 | 42006, Add | Delete | List | AuthorizerToken) => Trouble(Class::Token, Reason::TokenRefused),
         (40001, Token) => account(Reason::Misconfigured),
 
         // Our own request.
-        (40002 | 40066 | 41001 | 41002 | 41004 | 43002 | 43003 | 44002 | 47001, _) | (40033, Add | Delete) => bug,
+        (40002 | 40066 | 41001 | 41002 | 41004 | 43002 | 43003 | 44002 | 47001, _) | (40033, Add | Delete | List) => bug,
 
         // Quotas.
         (45011, _) => Trouble(Class::Minute, Reason::MinuteQuota),
@@ -47,7 +47,7 @@ pub fn verdict(endpoint: Endpoint, errcode: i64) -> Verdict {
         (40013 | 40125 | 40164 | 40243 | 42007 | 45035 | 48001 | 48004, _) => account(Reason::Misconfigured),
         (61003 | 61004 | 61005 | 61006 | 61007 | 61011 | 61014..=61017 | 61023 | 61024, _) => account(Reason::Misconfigured),
         (50001..=50004, _) => account(Reason::AccountBlocked),
-        (65400, Add | Delete) => account(Reason::ServiceNotEnabled),
+        (65400, Add | Delete | List) => account(Reason::ServiceNotEnabled),
         (89501 | 89502 | 89504 | 89505, _) => administrator(5 * MINUTES),
         (89503, _) => administrator(10 * MINUTES),
         (89506, _) => administrator(24 * HOURS),
@@ -62,8 +62,8 @@ pub fn verdict(endpoint: Endpoint, errcode: i64) -> Verdict {
         (40035 | 61451 | 61454 | 61455 | 65416, Add | Delete) => permanent(Reason::InvalidParameter),
 
         // Nobody has documented it.
-        (_, Token) => account(Reason::UnknownErrcode),
-        (_, Add | Delete) => Trouble(Class::Unknown, Reason::UnknownErrcode),
+        (_, Token | AuthorizerToken) => account(Reason::UnknownErrcode),
+        (_, Add | Delete | List) => Trouble(Class::Unknown, Reason::UnknownErrcode),
     }
 }
 
@@ -86,6 +86,9 @@ pub fn advice(reason: Reason, errcode: i64) -> &'static str {
         (Reason::Misconfigured, _) => "The Official Account's credentials or permissions are not right; compare them with its console.",
         (Reason::AccountBlocked, _) => "WeChat has blocked or frozen the Official Account; its owner must clear this with WeChat.",
         (Reason::AwaitingAdministrator, _) => "WeChat waits for the Official Account's administrator to confirm this worker's IP address.",
+        (_, 61005 | 61006) => {
+            "WeChat refused the third-party platform's verify ticket; it pushes a new one every ten minutes, see that the platform receives and keeps it."
+        }
         (Reason::MinuteQuota, _) => "The per-minute quota of this call is used up; it goes on in the next minute.",
         (Reason::DayQuota, _) => "The daily quota of this call is used up; it goes on after 00:00 in China.",
         (Reason::SystemBusy, _) => "WeChat is busy.",
@@ -110,13 +113,26 @@ mod tests {
     use Endpoint::{Add, Delete, Token};
 
     #[test]
+    fn the_list_and_an_authorizers_token_are_judged_like_their_neighbours() {
+        use Endpoint::{AuthorizerToken, List};
+        for errcode in [-1, 40001, 42001, 45009, 45011, 48001, 50002, 65400, 12345] {
+            assert_eq!(verdict(List, errcode), verdict(Delete, errcode), "{errcode}");
+        }
+        for errcode in [-1, 40125, 45009, 61003, 61023, 12345] {
+            assert_eq!(verdict(AuthorizerToken, errcode), verdict(Token, errcode), "{errcode}");
+        }
+        // There it is the platform's token that was refused, and that can be had anew.
+        assert_eq!(verdict(AuthorizerToken, 42006), verdict(Add, 42006));
+    }
+
+    #[test]
     fn the_classes_stand_as_documented() {
         let class = |endpoint, errcode| match verdict(endpoint, errcode) {
             Verdict::Done => "done",
             Verdict::Already => "already",
             Verdict::Trouble(class, _) => match class {
                 Class::Retry => "retry",
-                Class::Token => "token",
+                Class::Token | Class::TokenUnchanged { .. } => "token",
                 Class::Unknown => "unknown",
                 Class::Minute => "minute",
                 Class::Day => "day",

@@ -1,12 +1,14 @@
 //! Sends requests to WeChat's hosts and classifies what goes wrong on the way. No URL leaves here: the token is in it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{RequestBuilder, Response, header, redirect};
 use serde::Serialize;
 
 use super::answer::{self, Endpoint, WeChatAnswer};
+use super::hosts::Hosts;
+use crate::metrics::Metrics;
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
 
 /// WeChat closes idle connections after a minute or so; we close them before, since a reset looks like a lost answer.
@@ -22,13 +24,11 @@ pub struct BuildError(#[from] reqwest::Error);
 /// An HTTP client for all hosts of the API.
 pub struct Http {
     client: reqwest::Client,
-    base_urls: Vec<String>,
-    /// The host in use: the first, until it can't be reached.
-    current: AtomicUsize,
+    hosts: Hosts,
 }
 
 impl Http {
-    pub fn new(base_urls: Vec<String>, timeout: Duration) -> Result<Self, BuildError> {
+    pub fn new(base_urls: Vec<String>, timeout: Duration, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
         let client = reqwest::Client::builder()
             .timeout(timeout)
             .connect_timeout(timeout)
@@ -36,7 +36,7 @@ impl Http {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("kf-worker/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, base_urls, current: AtomicUsize::new(0) })
+        Ok(Self { client, hosts: Hosts::new(base_urls, metrics) })
     }
 
     /// Posts JSON. The body is sent as one piece with its length, since WeChat's gateway refuses chunks.
@@ -64,17 +64,19 @@ impl Http {
         query: &[(&str, &str)],
         request: impl FnOnce(String) -> RequestBuilder,
     ) -> Result<WeChatAnswer, AttemptFailure> {
-        let host = self.current.load(Ordering::Relaxed);
-        let base_url = self.base_urls.get(host % self.base_urls.len().max(1)).map_or("", String::as_str);
-        let answer = self.exchange(endpoint, request(address(base_url, path, query))).await;
-        if answer
-            .as_ref()
-            .is_err_and(|failure| matches!(failure.failure.reason, Reason::Unreachable | Reason::AnswerLost | Reason::GatewayError))
-        {
-            // Whoever fails first moves on; the others find it moved.
-            let _ = self.current.compare_exchange(host, host + 1, Ordering::Relaxed, Ordering::Relaxed);
-        }
+        let host = self.hosts.pick();
+        let answer = self.exchange(endpoint, request(address(self.hosts.base_url(host), path, query))).await;
+        self.hosts.learn(host, &answer);
         answer
+    }
+
+    /// Gets what somebody else's server has, an organisation's own token server for one: its status and its body.
+    pub async fn get_elsewhere(&self, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Vec<u8>), AttemptFailure> {
+        let request = headers.iter().fold(self.client.get(url), |request, (name, value)| request.header(*name, *value));
+        let failed = |error: reqwest::Error| transport_failure(Endpoint::Token, &error);
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status().as_u16();
+        Ok((status, read(response).await.map_err(failed)?))
     }
 
     async fn exchange(&self, endpoint: Endpoint, request: RequestBuilder) -> Result<WeChatAnswer, AttemptFailure> {
@@ -123,8 +125,7 @@ fn transport_failure(endpoint: Endpoint, error: &reqwest::Error) -> AttemptFailu
     } else {
         (Reason::AnswerLost, format!("The connection to WeChat broke before its answer was read: {}.", root_cause(error)), true)
     };
-    let changes = !matches!(endpoint, Endpoint::Token);
-    AttemptFailure { class: Class::Retry, failure: Failure::new(reason, detail), answer_lost: answer_lost && changes }
+    AttemptFailure { class: Class::Retry, failure: Failure::new(reason, detail), answer_lost: answer_lost && endpoint.changes() }
 }
 
 /// The innermost error: the system's own words (refused, reset, unknown host), without the address.

@@ -1,27 +1,27 @@
-//! The only place that talks to WeChat: the two calls, the tokens they need, and what every answer means.
+//! The only place that talks to WeChat: the calls, the ways to get a token, and what every answer means.
 
 mod answer;
 mod codes;
+mod hosts;
 mod http;
 mod token;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
+use serde_json::Value;
 
 pub use http::BuildError;
-pub use token::TokenKind;
+pub use token::{AppCredentials, Fetched, OwnServer, unchanged};
 
-use crate::command::{Command, KfAccount};
+use crate::command::Command;
 use crate::metrics::Metrics;
-use crate::outcome::{Action, AttemptFailure};
-use answer::Endpoint;
+use crate::outcome::{Action, AttemptFailure, Class, Reason};
+use crate::secret::Secret;
+use answer::{Endpoint, WeChatAnswer};
 use codes::Verdict;
 use http::Http;
-use token::TokenSource;
 
 /// How WeChat is reached.
 #[derive(Debug, Clone)]
@@ -30,34 +30,20 @@ pub struct Settings {
     pub base_urls: Vec<String>,
     /// How long a request may take, from connecting to the last byte of its answer.
     pub request_timeout: Duration,
-    pub official_accounts: Vec<Credentials>,
-}
-
-/// What proves to WeChat that we act for an Official Account.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    /// The Official Account's own WeChat ID: what stands behind the `@` of its kf accounts.
-    pub wechat_id: String,
-    pub app_id: String,
-    pub app_secret: SecretString,
-    pub token: TokenKind,
 }
 
 /// An access token; in URLs only, and never shown.
-#[derive(Debug, Clone)]
-pub struct Token(Arc<SecretString>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token(Arc<Secret>);
 
 impl Token {
-    fn new(text: String) -> Self {
-        Self(Arc::new(SecretString::from(text)))
+    pub fn new(text: String) -> Self {
+        Self(Arc::new(Secret::from(text)))
     }
 
-    fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.expose() == other.expose()
+    /// The text itself, for whoever has to send or store it.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
     }
 }
 
@@ -70,10 +56,16 @@ pub enum Reached {
     Already,
 }
 
-/// A client of WeChat's API for all configured Official Accounts.
+/// A kf account as WeChat lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub kf_account: String,
+    pub nickname: String,
+}
+
+/// A client of WeChat's API.
 pub struct WeChat {
     http: Http,
-    tokens: HashMap<String, TokenSource>,
     metrics: Arc<Metrics>,
 }
 
@@ -91,27 +83,8 @@ impl WeChat {
     /// # Errors
     /// Where the system's certificates can't be used.
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
-        let http = Http::new(settings.base_urls, settings.request_timeout)?;
-        let source = |credentials: Credentials| (credentials.wechat_id.clone(), TokenSource::new(credentials));
-        let tokens = settings.official_accounts.into_iter().map(source).collect();
-        Ok(Self { http, tokens, metrics })
-    }
-
-    /// The Official Account's token, fetched where none is held or the held one is about to end. However many ask, one
-    /// fetch is made. `None` where the Official Account is not configured.
-    ///
-    /// # Errors
-    /// Why no token can be had.
-    pub async fn token(&self, account: &KfAccount) -> Option<Result<Token, AttemptFailure>> {
-        let source = self.tokens.get(account.wechat_id())?;
-        Some(source.get(&self.http, &self.metrics).await)
-    }
-
-    /// Says that WeChat refused a token. It is thrown away, if it is still the one that is held.
-    pub async fn refuse(&self, account: &KfAccount, token: &Token) {
-        if let Some(source) = self.tokens.get(account.wechat_id()) {
-            source.refuse(token).await;
-        }
+        let http = Http::new(settings.base_urls, settings.request_timeout, Arc::clone(&metrics))?;
+        Ok(Self { http, metrics })
     }
 
     /// Makes one call.
@@ -127,12 +100,33 @@ impl WeChat {
         let timer = self.metrics.wechat_call_seconds(endpoint.as_str()).start_timer();
         let answer = self.http.post(endpoint, path, &[("access_token", token.expose())], &body).await;
         timer.observe_duration();
-        let errcode = answer.as_ref().map(|answer| answer.errcode).map_err(|failure| failure.failure.reason);
+        self.judged(endpoint, answer).map(|(reached, _)| reached)
+    }
+
+    /// All kf accounts of the Official Account that a token is for. WeChat gives at most 100, without pages.
+    ///
+    /// # Errors
+    /// What kind of trouble it met, classified.
+    pub async fn list(&self, token: &Token) -> Result<Vec<Listed>, AttemptFailure> {
+        let timer = self.metrics.wechat_call_seconds(Endpoint::List.as_str()).start_timer();
+        let answer = self.http.get(Endpoint::List, "/cgi-bin/customservice/getkflist", &[("access_token", token.expose())]).await;
+        timer.observe_duration();
+        let (_, answer) = self.judged(Endpoint::List, answer)?;
+        let Some(list) = answer.body.get("kf_list").and_then(Value::as_array) else {
+            return Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer));
+        };
+        let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(list.iter().map(|entry| Listed { kf_account: text(entry, "kf_account"), nickname: text(entry, "kf_nick") }).collect())
+    }
+
+    /// Counts an answer, and parts what reached its end from what did not.
+    fn judged(&self, endpoint: Endpoint, answer: Result<WeChatAnswer, AttemptFailure>) -> Result<(Reached, WeChatAnswer), AttemptFailure> {
+        let errcode = answer.as_ref().map(|answer| answer.errcode).map_err(|failed| failed.failure.reason);
         self.metrics.wechat_call(endpoint.as_str(), errcode);
         let answer = answer?;
         match codes::verdict(endpoint, answer.errcode) {
-            Verdict::Done => Ok(Reached::Done),
-            Verdict::Already => Ok(Reached::Already),
+            Verdict::Done => Ok((Reached::Done, answer)),
+            Verdict::Already => Ok((Reached::Already, answer)),
             Verdict::Trouble(class, reason) => Err(answer.into_failure(class, reason)),
         }
     }

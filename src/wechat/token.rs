@@ -1,57 +1,38 @@
-//! Access tokens: one fetch at a time for each Official Account, renewed before they end, never in a loop.
+//! The ways to fetch an access token, one request each; when to fetch is decided elsewhere.
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use serde::Serialize;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use serde_json::Value;
 
-use super::answer::Endpoint;
-use super::codes::{Verdict, verdict};
-use super::http::Http;
-use super::{Credentials, Token};
-use crate::metrics::Metrics;
+use super::answer::{self, Endpoint, WeChatAnswer};
+use super::{Token, WeChat};
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
+use crate::secret::Secret;
 
-/// Where an Official Account's token comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenKind {
-    /// `POST /cgi-bin/stable_token`: repeats answer the same token, so that several programs can share an AppID.
-    Stable,
-    /// `GET /cgi-bin/token`: each call ends the former token after five minutes.
-    Legacy,
+/// An AppID with the secret that proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppCredentials {
+    pub app_id: String,
+    pub app_secret: Secret,
 }
 
-/// A token is renewed this long before its end, or a tenth of its life before, whichever is shorter.
-const MARGIN: Duration = Duration::from_secs(300);
-/// A refused token that comes back unchanged is not used again before this time has passed.
-const UNCHANGED_WAIT: Duration = Duration::from_secs(30);
-/// After a failed fetch nobody asks again for this long; it doubles with each failure.
-const FIRST_REST: Duration = Duration::from_millis(250);
-const LONGEST_REST: Duration = Duration::from_secs(30);
-
-/// The token of one Official Account.
-pub struct TokenSource {
-    credentials: Credentials,
-    /// Whoever fetches holds it, the others wait for it: that is the single flight.
-    state: Mutex<State>,
+/// Somebody's own HTTP server that is asked with GET.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnServer {
+    /// It may hold a secret, so it is treated as one.
+    pub url: Secret,
+    pub headers: Vec<(String, Secret)>,
 }
 
-#[derive(Default)]
-struct State {
-    held: Option<Held>,
-    /// The token that WeChat refused last, and when.
-    refused: Option<(Token, Instant)>,
-    /// The last fetch failed: nobody asks again before this instant.
-    rest: Option<(Instant, AttemptFailure)>,
-    failures: u32,
-}
-
-struct Held {
-    token: Token,
-    renew_at: Instant,
-    ends_at: Instant,
+/// A token fresh from its source.
+#[derive(Debug)]
+pub struct Fetched {
+    pub token: Token,
+    /// How long it is good.
+    pub life: Duration,
+    /// What the next authorizer token is to be asked for with.
+    pub refresh_token: Option<Secret>,
 }
 
 #[derive(Serialize)]
@@ -62,99 +43,140 @@ struct StableBody<'a> {
     force_refresh: bool,
 }
 
-impl TokenSource {
-    pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, state: Mutex::default() }
+#[derive(Serialize)]
+struct PlatformBody<'a> {
+    component_appid: &'a str,
+    component_appsecret: &'a str,
+    component_verify_ticket: &'a str,
+}
+
+#[derive(Serialize)]
+struct AuthorizerBody<'a> {
+    component_appid: &'a str,
+    authorizer_appid: &'a str,
+    authorizer_refresh_token: &'a str,
+}
+
+impl WeChat {
+    /// The stable token: repeats answer the same one. Forced, a new one ends it at once; WeChat allows that 20 times a
+    /// day, 30 s apart.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn stable_token(&self, app: &AppCredentials, force_refresh: bool) -> Result<Fetched, AttemptFailure> {
+        let (appid, secret) = (app.app_id.as_str(), app.app_secret.expose());
+        let body = StableBody { grant_type: "client_credential", appid, secret, force_refresh };
+        let answer = self.http.post(Endpoint::Token, "/cgi-bin/stable_token", &[], &body).await;
+        self.fetched(Endpoint::Token, "access_token", answer)
     }
 
-    /// The held token, or a new one.
-    pub async fn get(&self, http: &Http, metrics: &Metrics) -> Result<Token, AttemptFailure> {
-        let mut state = self.state.lock().await;
-        let now = Instant::now();
-        if let Some(held) = state.held.as_ref().filter(|held| now < held.renew_at) {
-            return Ok(held.token.clone());
-        }
-        if let Some((until, failure)) = state.rest.as_ref().filter(|(until, _)| now < *until) {
-            tracing::debug!(official_account = self.credentials.wechat_id, rest_ms = (*until - now).as_millis(), "no token is fetched yet");
-            return state.still_good(now).ok_or_else(|| failure.clone());
-        }
-        match self.fetch(http).await {
-            Ok((token, life)) => {
-                metrics.token_fetched(&self.credentials.wechat_id, true);
-                state.failures = 0;
-                state.rest = None;
-                state.take(token, life)
-            }
-            Err(failure) => {
-                metrics.token_fetched(&self.credentials.wechat_id, false);
-                let rest = FIRST_REST.saturating_mul(1 << state.failures.min(10)).min(LONGEST_REST);
-                state.failures = state.failures.saturating_add(1);
-                state.rest = Some((Instant::now() + rest, failure.clone()));
-                let (reason, errcode) = (failure.failure.reason, failure.failure.answer.as_ref().map(|answer| answer.errcode));
-                tracing::warn!(official_account = self.credentials.wechat_id, %reason, errcode, "the access token could not be fetched");
-                state.still_good(Instant::now()).ok_or(failure)
-            }
-        }
+    /// A legacy token: each call ends the former one after five minutes.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn legacy_token(&self, app: &AppCredentials) -> Result<Fetched, AttemptFailure> {
+        let query = [("grant_type", "client_credential"), ("appid", app.app_id.as_str()), ("secret", app.app_secret.expose())];
+        let answer = self.http.get(Endpoint::Token, "/cgi-bin/token", &query).await;
+        self.fetched(Endpoint::Token, "access_token", answer)
     }
 
-    /// Throws a refused token away, if it is still the one that is held: another call may have replaced it already.
-    pub async fn refuse(&self, token: &Token) {
-        let mut state = self.state.lock().await;
-        if state.held.as_ref().is_some_and(|held| held.token.is(token)) {
-            state.held = None;
-            state.refused = Some((token.clone(), Instant::now()));
-        }
-    }
-
-    async fn fetch(&self, http: &Http) -> Result<(Token, Duration), AttemptFailure> {
-        let (appid, secret) = (self.credentials.app_id.as_str(), self.credentials.app_secret.expose_secret());
-        let answer = match self.credentials.token {
-            TokenKind::Stable => {
-                let body = StableBody { grant_type: "client_credential", appid, secret, force_refresh: false };
-                http.post(Endpoint::Token, "/cgi-bin/stable_token", &[], &body).await?
-            }
-            TokenKind::Legacy => {
-                let query = [("grant_type", "client_credential"), ("appid", appid), ("secret", secret)];
-                http.get(Endpoint::Token, "/cgi-bin/token", &query).await?
-            }
+    /// A third-party platform's own token, for the verify ticket that WeChat pushed to it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn platform_token(&self, app: &AppCredentials, ticket: &Secret) -> Result<Fetched, AttemptFailure> {
+        let body = PlatformBody {
+            component_appid: &app.app_id,
+            component_appsecret: app.app_secret.expose(),
+            component_verify_ticket: ticket.expose(),
         };
-        match verdict(Endpoint::Token, answer.errcode) {
-            Verdict::Trouble(class, reason) => return Err(answer.into_failure(class, reason)),
-            Verdict::Done | Verdict::Already => {}
+        let answer = self.http.post(Endpoint::Token, "/cgi-bin/component/api_component_token", &[], &body).await;
+        self.fetched(Endpoint::Token, "component_access_token", answer)
+    }
+
+    /// The token of an Official Account that a third-party platform acts for. WeChat may change the refresh token with
+    /// it; whoever loses the new one has to be authorised again by hand.
+    ///
+    /// # Errors
+    /// Why there is none; of the class `Token` where WeChat refused the platform's own token.
+    pub async fn authorizer_token(
+        &self,
+        platform: (&str, &Token),
+        app_id: &str,
+        refresh_token: &Secret,
+    ) -> Result<Fetched, AttemptFailure> {
+        let (platform_id, platform_token) = platform;
+        let body =
+            AuthorizerBody { component_appid: platform_id, authorizer_appid: app_id, authorizer_refresh_token: refresh_token.expose() };
+        let query = [("component_access_token", platform_token.expose())];
+        let path = "/cgi-bin/component/api_authorizer_token";
+        let answer = self.http.post(Endpoint::AuthorizerToken, path, &query, &body).await;
+        self.fetched(Endpoint::AuthorizerToken, "authorizer_access_token", answer)
+    }
+
+    /// A token from an organisation's own token server.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn token_from(&self, server: &OwnServer) -> Result<Fetched, AttemptFailure> {
+        let body = self.get_from(server, "token server (`token_url`)").await?;
+        let answer = answer::parse(Endpoint::Token, &body).map_err(|mut failed| {
+            failed.failure.detail = "The token server did not answer {\"access_token\":…,\"expires_in\":…}.".to_owned();
+            failed
+        });
+        self.fetched(Endpoint::Token, "access_token", answer)
+    }
+
+    /// The verify ticket that a third-party platform keeps at its own server: as plain text, or in JSON as WeChat
+    /// names it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn ticket_from(&self, server: &OwnServer) -> Result<Secret, AttemptFailure> {
+        let body = self.get_from(server, "server of the verify ticket (`verify_ticket_url`)").await?;
+        let json: Option<Value> = serde_json::from_slice(&body).ok();
+        let named = json.as_ref().and_then(|json| json.get("component_verify_ticket")).and_then(Value::as_str);
+        let text = named.map_or_else(|| String::from_utf8_lossy(&body).trim().to_owned(), str::to_owned);
+        Ok(Secret::from(text))
+    }
+
+    async fn get_from(&self, server: &OwnServer, what: &str) -> Result<Vec<u8>, AttemptFailure> {
+        let headers: Vec<(&str, &str)> = server.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+        let failed = |class, reason, detail: String| AttemptFailure { class, failure: Failure::new(reason, detail), answer_lost: false };
+        match self.http.get_elsewhere(server.url.expose(), &headers).await {
+            Ok((200, body)) => Ok(body),
+            Ok((status @ (408 | 429 | 500..), _)) => {
+                Err(failed(Class::Retry, Reason::GatewayError, format!("The {what} answered HTTP {status}.")))
+            }
+            Ok((status, _)) => {
+                let class = Class::Account { probe: Duration::ZERO };
+                Err(failed(class, Reason::Misconfigured, format!("The {what} answered HTTP {status}; check its address and headers.")))
+            }
+            Err(unsent) => {
+                let reason = unsent.failure.reason;
+                Err(failed(unsent.class, reason, format!("The {what} could not be asked, or did not answer in time.")))
+            }
         }
-        let token = answer.body.get("access_token").and_then(|token| token.as_str()).filter(|token| !token.is_empty());
-        let life = answer.body.get("expires_in").and_then(serde_json::Value::as_u64);
-        match token.zip(life) {
-            Some((token, life)) => Ok((Token::new(token.to_owned()), Duration::from_secs(life))),
+    }
+
+    fn fetched(&self, endpoint: Endpoint, name: &str, answer: Result<WeChatAnswer, AttemptFailure>) -> Result<Fetched, AttemptFailure> {
+        let (_, answer) = self.judged(endpoint, answer)?;
+        let text = |name: &str| answer.body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let life = answer.body.get("expires_in").and_then(Value::as_u64);
+        match text(name).zip(life) {
+            Some((token, life)) => Ok(Fetched {
+                token: Token::new(token.to_owned()),
+                life: Duration::from_secs(life),
+                refresh_token: text("authorizer_refresh_token").map(|text| Secret::from(text.to_owned())),
+            }),
             None => Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer)),
         }
     }
 }
 
-impl State {
-    /// The held token, where it can still be used although it should be renewed.
-    fn still_good(&self, now: Instant) -> Option<Token> {
-        self.held.as_ref().filter(|held| now < held.ends_at).map(|held| held.token.clone())
-    }
-
-    /// Holds a fetched token, unless it is the one that was refused a moment ago.
-    fn take(&mut self, token: Token, life: Duration) -> Result<Token, AttemptFailure> {
-        let now = Instant::now();
-        if let Some((refused, at)) = &self.refused
-            && refused.is(&token)
-            && now < *at + UNCHANGED_WAIT
-        {
-            let detail = "WeChat refused the access token and gives out the same one again; another program may be fetching tokens with the same AppID.";
-            let failure = AttemptFailure {
-                class: Class::Account { probe: UNCHANGED_WAIT },
-                failure: Failure::new(Reason::TokenRefused, detail),
-                answer_lost: false,
-            };
-            self.rest = Some((*at + UNCHANGED_WAIT, failure.clone()));
-            return Err(failure);
-        }
-        let margin = MARGIN.min(life / 10);
-        self.held = Some(Held { token: token.clone(), renew_at: now + life.saturating_sub(margin), ends_at: now + life });
-        Ok(token)
-    }
+/// The failure of a token that WeChat refused and gives out again.
+pub fn unchanged(class: Class) -> AttemptFailure {
+    let detail =
+        "WeChat refused the access token and gives out the same one again; another program may be fetching tokens with the same AppID.";
+    AttemptFailure { class, failure: Failure::new(Reason::TokenRefused, detail), answer_lost: false }
 }

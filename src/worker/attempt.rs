@@ -1,59 +1,50 @@
 //! One step of one command: wait if it must, call WeChat if it may, and see what that came to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use tokio::sync::SemaphorePermit;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::settle::Fate;
+use super::wait::{Hold, Waited};
 use super::{Job, Worker};
-use crate::accounts::{OfficialAccount, Pause};
-use crate::event::{History, Identity, conclude, now};
+use crate::accounts::{Entered, Identity, Memory, NoToken, OfficialAccount, Sources, Way};
+use crate::calls::Permit;
+use crate::event::{History, Identity as EventIdentity, conclude, now};
 use crate::lanes::Turn;
-use crate::ledger::{Begun, Claim, LedgerError, Position, Waiting};
+use crate::ledger::{Begun, Claim, LedgerError, Position};
 use crate::metrics::observe;
-use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Status};
+use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Scope, Status};
 use crate::retry::{self, Attempted, Decision};
 use crate::wechat::{Reached, Token};
 
-/// What a job waits for.
-#[derive(Debug, Clone, Copy)]
-pub enum Hold {
-    /// The time of its next attempt.
-    Until(Instant),
-    /// That time, or news of its Official Account: room was made, or it answers again.
-    News(Instant),
-    /// An older command of its account, which must come back first; it is put off at that time.
-    Older(Instant),
-}
-
-/// How a wait ended.
-enum Waited {
-    Over,
-    /// Something came into the lane: it may be older, or supersede what waits.
-    LaneChanged,
-    /// The delivery is no longer ours, or will not be for long.
-    LetGo,
-}
-
 /// The answer to a step: the command's fate, or `None` where it goes on.
-type Step = Result<Option<Fate>, LedgerError>;
+pub type Step = Result<Option<Fate>, LedgerError>;
+
+/// What a call is made with.
+struct Call {
+    official_account: Arc<OfficialAccount>,
+    token: Token,
+    way: Way,
+    /// When it was let through.
+    begun_at: Instant,
+}
 
 impl Worker {
     /// Brings a command a step further.
     pub(super) async fn step(&self, job: &mut Job, turn: &Turn<String, Position, Job>) -> Step {
-        if self.lets_go(job) {
+        if self.draining.is_cancelled() || job.delivery.session().is_lost() {
             return Ok(Some(Fate::GivenBack));
         }
-        let Some(hold) = job.hold else { return self.attempt(job).await };
+        let Some(hold) = job.hold else { return self.attempt(job, turn).await };
         match self.wait(job, hold, turn).await {
             Waited::LetGo => Ok(Some(Fate::GivenBack)),
             Waited::Over => {
                 job.hold = None;
                 match hold {
-                    Hold::Older(_) => self.hold_back(job, Duration::ZERO, older_first()).await,
-                    Hold::Until(_) | Hold::News(_) => self.attempt(job).await,
+                    Hold::Older(until) if until <= Instant::now() => self.hold_back(job, Duration::ZERO, older_first()).await,
+                    Hold::Older(_) | Hold::Until(_) | Hold::News(_) => self.attempt(job, turn).await,
                 }
             }
             Waited::LaneChanged => {
@@ -65,31 +56,9 @@ impl Worker {
         }
     }
 
-    /// The worker is shutting down, or the delivery belongs to a session that is over.
-    fn lets_go(&self, job: &Job) -> bool {
-        self.draining.is_cancelled() || job.delivery.session().is_lost()
-    }
-
-    async fn wait(&self, job: &Job, hold: Hold, turn: &Turn<String, Position, Job>) -> Waited {
-        let (Hold::Until(until) | Hold::News(until) | Hold::Older(until)) = hold;
-        let news = async {
-            match self.accounts.get(job.command.account.wechat_id()).filter(|_| matches!(hold, Hold::News(_))) {
-                Some(official_account) => official_account.news().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.draining.cancelled() => Waited::LetGo,
-            () = job.delivery.session().lost() => Waited::LetGo,
-            () = turn.changed() => Waited::LaneChanged,
-            () = tokio::time::sleep_until(until) => Waited::Over,
-            () = news => Waited::Over,
-        }
-    }
-
-    /// Calls WeChat, if the Official Account is known and not paused, a token can be had, and no older command is
-    /// unfinished. In this order, so that nothing is counted that was not begun.
-    async fn attempt(&self, job: &mut Job) -> Step {
+    /// Calls WeChat, if the Official Account is known and not paused, it is this command's turn among all, and a token
+    /// can be had. In this order, so that nothing is asked of WeChat in vain.
+    async fn attempt(&self, job: &mut Job, turn: &Turn<String, Position, Job>) -> Step {
         let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else {
             return self.unknown_official_account(job).await;
         };
@@ -97,19 +66,48 @@ impl Worker {
             let detail = "The commands before it took as long as a delivery may be held.";
             return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
         }
-        if let Some(pause) = official_account.paused(job.command.action) {
+        let pause = official_account.paused(job.command.action);
+        let last_time = pause.as_ref().is_some_and(|pause| self.tries_a_last_time(job, pause));
+        if let Some(pause) = pause.filter(|_| !last_time) {
             return self.paused(job, pause).await;
         }
-        let token = match self.wechat.token(&job.command.account).await {
-            Some(Ok(token)) => token,
-            Some(Err(failed)) => return self.failed(job, official_account, failed).await,
-            None => return self.unknown_official_account(job).await,
+        if let Some(step) = self.wait_for_rate(job, &official_account, turn).await {
+            return step;
+        }
+        let permit = match self.permit(job, &official_account, last_time).await {
+            Some(Ok(permit)) => permit,
+            Some(Err(pause)) => return self.paused(job, *pause).await,
+            None => return Ok(Some(Fate::GivenBack)),
         };
-        let Some(_permit) = self.permit(job).await else { return Ok(Some(Fate::GivenBack)) };
         // While this one waited for its turn another may have found the Official Account blocked.
-        if let Err(pause) = official_account.enter(job.command.action, self.retry.probe_interval) {
-            return self.paused(job, pause).await;
+        let entered = match official_account.enter(job.command.action) {
+            Ok(entered) => Some(entered),
+            Err(pause) if last_time && pause.scope == Scope::Room => None,
+            Err(pause) => return self.paused(job, *pause).await,
+        };
+        let step = self.attempt_with(job, official_account, &entered).await;
+        drop(entered);
+        drop(permit);
+        step
+    }
+
+    /// The same, once it may be done.
+    async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, entered: &Option<Entered>) -> Step {
+        let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
+        let begun_at = Instant::now();
+        let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
+        let token = match official_account.tokens.get(sources).await {
+            Ok(token) => token,
+            Err(NoToken::Failed(failed)) => return self.failed(job, &official_account, way, *failed).await,
+            Err(NoToken::Ledger(error)) => return Err(error),
+        };
+        let call = Call { official_account, token, way, begun_at };
+        if call.official_account.identity() == Identity::Mistaken
+            && let Some(failed) = self.identify(&call.official_account, &call.token).await
+        {
+            return self.call_failed(job, &call, failed).await;
         }
+        self.look_before(job, &call.official_account, &call.token).await;
         let begun = match self.begin(job).await? {
             Claim::Begun(begun) => begun,
             Claim::Finished(finished) => {
@@ -129,13 +127,14 @@ impl Worker {
         job.ticket.attempts = begun.attempts;
         job.ticket.suspect = false;
         job.trouble = begun.trouble;
-        match self.call(job, &token).await {
-            Ok(reached) => self.reached(job, official_account, begun, reached).await,
+        job.recorded = None;
+        match self.call(job, &call.token).await {
+            Ok(reached) => self.reached(job, &call, begun, reached).await,
             Err(failed) => {
-                if failed.class == Class::Token {
-                    self.wechat.refuse(&job.command.account, &token).await;
+                if failed.answer_lost {
+                    call.official_account.roster.note(job.command.account.as_str(), None);
                 }
-                self.failed(job, official_account, failed).await
+                self.call_failed(job, &call, failed).await
             }
         }
     }
@@ -154,41 +153,74 @@ impl Worker {
         self.wechat.call(token, &job.command).await
     }
 
-    /// The right to call: one of many, or all of them for a command that was under way when the process died, so that
-    /// it is known which one it was if that happens again.
-    async fn permit(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
-        let permits = if job.ticket.suspect { self.settings.concurrency } else { 1 };
+    /// The right to call, alone for a command that was under way when the process died, so that it is known which one it
+    /// was if that happens again. Whoever waits for it leaves when its Official Account is paused meanwhile.
+    async fn permit(
+        &self,
+        job: &Job,
+        official_account: &OfficialAccount,
+        last_time: bool,
+    ) -> Option<Result<Permit, Box<crate::accounts::Pause>>> {
+        let ready = async {
+            let permit = self.calls.acquire(official_account.wechat_id(), job.ticket.suspect).await;
+            tokio::time::sleep(permit.wait()).await;
+            permit
+        };
+        let paused = async {
+            loop {
+                let news = official_account.news();
+                match official_account.paused(job.command.action) {
+                    Some(pause) if !last_time => return Box::new(pause),
+                    _ => news.await,
+                }
+            }
+        };
         tokio::select! {
             () = self.draining.cancelled() => None,
             () = job.delivery.session().lost() => None,
-            // The semaphore is never closed.
-            permit = self.calls.acquire_many(permits.try_into().unwrap_or(u32::MAX)) => permit.ok(),
+            permit = ready => Some(Ok(permit)),
+            pause = paused => Some(Err(pause)),
         }
     }
 
     /// The wanted state holds.
-    async fn reached(&self, job: &mut Job, official_account: &OfficialAccount, begun: Begun, reached: Reached) -> Step {
-        self.resume(job, official_account);
-        let effect = match (reached, job.command.action) {
-            (Reached::Done, Action::Add) => Effect::Created,
-            (Reached::Done, Action::Delete) => Effect::Deleted,
+    async fn reached(&self, job: &mut Job, call: &Call, begun: Begun, reached: Reached) -> Step {
+        let official_account = &call.official_account;
+        self.calls.answered();
+        self.resume(job, call).await?;
+        let kf_account = job.command.account.as_str();
+        match (reached, job.command.action) {
             (Reached::Already, Action::Delete) if let Some(wait) = self.add_may_land(begun) => {
                 let detail = "WeChat says that the account does not exist, but an add whose answer was lost may still land.";
-                return self.hold_back(job, wait, Failure::new(Reason::AddMayLand, detail)).await;
+                self.hold_back(job, wait, Failure::new(Reason::AddMayLand, detail)).await
             }
-            (Reached::Already, _) if begun.answer_lost_before => Effect::Unknown,
-            (Reached::Already, _) => Effect::None,
-        };
-        if effect == Effect::Deleted {
-            official_account.made_room();
+            (Reached::Already, action) => {
+                if action == Action::Delete
+                    && let Some(failed) = self.identify(official_account, &call.token).await
+                {
+                    return self.call_failed(job, call, failed).await;
+                }
+                official_account.roster.note(kf_account, Some(action == Action::Add));
+                self.already(job, official_account, begun, &call.token).await
+            }
+            (Reached::Done, Action::Add) => {
+                official_account.roster.note(kf_account, Some(true));
+                self.finish(job, Outcome::Succeeded(Effect::Created.into())).await
+            }
+            (Reached::Done, Action::Delete) => {
+                official_account.roster.note(kf_account, Some(false));
+                official_account.made_room();
+                self.finish(job, Outcome::Succeeded(Effect::Deleted.into())).await
+            }
         }
-        self.finish(job, Outcome::Succeeded(effect)).await
     }
 
-    fn resume(&self, job: &Job, official_account: &OfficialAccount) {
-        if official_account.resume(job.command.action) {
-            tracing::info!(official_account = job.command.account.wechat_id(), "the Official Account answers again");
+    /// Whatever held back calls of this kind is over.
+    async fn resume(&self, job: &Job, call: &Call) -> Result<(), LedgerError> {
+        for scope in call.official_account.resume(job.command.action, call.begun_at) {
+            self.ledger.forget_pause(call.official_account.wechat_id().to_owned(), scope).await?;
         }
+        Ok(())
     }
 
     /// How long an add of the account whose answer was lost may still land.
@@ -198,100 +230,79 @@ impl Worker {
         (!left.is_zero()).then_some(left)
     }
 
+    /// A call with a token has failed.
+    async fn call_failed(&self, job: &mut Job, call: &Call, failed: AttemptFailure) -> Step {
+        if failed.class == Class::Token {
+            call.official_account.tokens.refuse(&call.token).await;
+        }
+        if matches!(failed.class, Class::Permanent | Class::Capacity) {
+            // WeChat has judged the command itself, so nothing holds back its Official Account.
+            self.resume(job, call).await?;
+        }
+        self.failed(job, &call.official_account, call.way, failed).await
+    }
+
     /// The attempt, or the fetch of the token before it, has failed.
-    async fn failed(&self, job: &mut Job, official_account: &OfficialAccount, failed: AttemptFailure) -> Step {
+    async fn failed(&self, job: &mut Job, official_account: &OfficialAccount, way: Way, failed: AttemptFailure) -> Step {
         job.tries = job.tries.saturating_add(1);
-        let (reason, errcode) = (failed.failure.reason, failed.failure.answer.as_ref().map(|answer| answer.errcode));
-        tracing::debug!(command.id = job.command.given.command_id, %reason, errcode, attempts = job.ticket.attempts, "an attempt has failed");
+        let (reason, answer) = (failed.failure.reason, failed.failure.answer.as_ref());
+        let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
+        let attempts = job.ticket.attempts;
+        tracing::debug!(command.id = job.command.given.command_id, %reason, errcode, errmsg, attempts, "an attempt has failed");
+        if failed.class == Class::Retry {
+            self.calls.failed();
+            if let Some(failures) = official_account.struggled(way) {
+                let wait = retry::before_probing(&self.retry, failures);
+                self.pause(official_account, Scope::OfficialAccount, wait, &failed.failure).await?;
+            }
+        } else {
+            self.calls.answered();
+        }
+        let decision = retry::decide(&self.retry, self.attempted(job, way, reason), &failed);
+        job.token_refused = decision == Decision::AtOnce;
+        match decision {
+            Decision::AtOnce => self.record_wait(job, &failed).await,
+            Decision::After(wait) => self.hold_back_after(job, wait, failed).await,
+            Decision::Pause(scope, wait) => {
+                self.pause(official_account, scope, wait, &failed.failure).await?;
+                match official_account.paused(job.command.action) {
+                    Some(pause) => self.wait_out(job, &pause, failed).await,
+                    None => self.hold_back_after(job, wait, failed).await,
+                }
+            }
+            Decision::GiveUp(failure) => {
+                if failed.class == Class::Bug && official_account.malformed(job.ticket.position.0) {
+                    self.pause(official_account, Scope::OfficialAccount, self.retry.probe_interval, &failure).await?;
+                }
+                tracing::warn!(command.id = job.command.given.command_id, %reason, errcode, errmsg, "a command has failed for good");
+                self.finish(job, Outcome::Failed(failure)).await
+            }
+        }
+    }
+
+    /// What is known of a command whose attempt has failed.
+    fn attempted(&self, job: &Job, way: Way, reason: Reason) -> Attempted {
         let now = now();
         let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-        let attempted = Attempted {
+        Attempted {
             action: job.command.action,
             attempts: job.ticket.attempts.saturating_sub(job.ticket.attempts_before),
             tries: job.tries,
             age: since(job.ticket.age_from),
             same_trouble_for: job.trouble.filter(|(trouble, _)| *trouble == reason).map_or(Duration::ZERO, |(_, at)| since(at)),
             token_refused_before: job.token_refused,
+            probing: way == Way::Probe,
             now,
-        };
-        if matches!(failed.class, Class::Permanent | Class::Capacity) {
-            // WeChat has judged the command itself, so nothing holds back its Official Account.
-            self.resume(job, official_account);
-        }
-        let decision = retry::decide(&self.retry, attempted, &failed);
-        job.token_refused = decision == Decision::AtOnce;
-        match decision {
-            Decision::AtOnce => self.record_wait(job, &failed).await,
-            Decision::After(wait) => {
-                let step = self.hold_back_after(job, wait, failed).await?;
-                if reason == Reason::AccountLimitReached {
-                    job.listen_for_news();
-                }
-                Ok(step)
-            }
-            Decision::Pause(scope, wait) => {
-                if official_account.pause(scope, wait, &failed.failure) {
-                    let (wechat_id, detail) = (job.command.account.wechat_id(), &failed.failure.detail);
-                    tracing::warn!(official_account = wechat_id, %reason, errcode, detail, pause_s = wait.as_secs(), "the Official Account is paused");
-                }
-                self.hold_back_after(job, wait, failed).await
-            }
-            Decision::GiveUp(failure) => {
-                if failed.class == Class::Bug && official_account.malformed(job.ticket.position.0) {
-                    official_account.pause(retry::Scope::OfficialAccount, self.retry.probe_interval, &failure);
-                    tracing::error!(official_account = job.command.account.wechat_id(), errcode, "WeChat calls our requests malformed");
-                }
-                self.finish(job, Outcome::Failed(failure)).await
-            }
         }
     }
 
-    /// Where the Official Account is paused, the command waits without a call.
-    async fn paused(&self, job: &mut Job, pause: Pause) -> Step {
-        let age = Timestamp::now().duration_since(job.ticket.age_from);
-        if age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX) {
-            let failure = retry::exhausted(&self.retry, Some(pause.failure));
-            return self.finish(job, Outcome::Failed(failure)).await;
+    /// Holds back what belongs to the scope, and remembers it where forgetting would cost calls.
+    async fn pause(&self, official_account: &OfficialAccount, scope: Scope, wait: Duration, failure: &Failure) -> Result<(), LedgerError> {
+        match official_account.pause(scope, wait, failure) {
+            Some(Memory::Keep(pause)) => self.ledger.keep_pause(pause).await,
+            Some(Memory::Forget(scope)) => self.ledger.forget_pause(official_account.wechat_id().to_owned(), scope).await,
+            None => Ok(()),
         }
-        let step = self.hold_back(job, pause.until - Instant::now(), pause.failure).await?;
-        job.listen_for_news();
-        Ok(step)
-    }
-
-    async fn hold_back(&self, job: &mut Job, wait: Duration, failure: Failure) -> Step {
-        self.hold_back_after(job, wait, AttemptFailure { class: Class::Retry, failure, answer_lost: false }).await
-    }
-
-    /// Holds a command back: here where the wait is short, through a deferred queue where it is not.
-    async fn hold_back_after(&self, job: &mut Job, wait: Duration, failed: AttemptFailure) -> Step {
-        let reason = failed.failure.reason;
-        self.metrics.waits(reason);
-        let until = Instant::now() + wait;
-        let spent = matches!(reason, Reason::HeldTooLong | Reason::OlderCommandFirst);
-        if spent || until > self.held_until(job) {
-            // A delete comes back soon, except where that is known to be in vain.
-            let in_vain = matches!(reason, Reason::DayQuota | Reason::AwaitingAdministrator);
-            let soon = job.command.action == Action::Delete && !in_vain;
-            if let Some(defer) = retry::defer_for(&self.retry, if soon { Duration::ZERO } else { wait }) {
-                return Ok(Some(Fate::PutOff { position: job.ticket.position, delay: defer.name.clone(), waiting: waiting(&failed) }));
-            }
-        }
-        let step = self.record_wait(job, &failed).await?;
-        job.hold = Some(Hold::Until(until));
-        Ok(step)
-    }
-
-    /// Gives the claim back, with why. The command's fate is told where a newer one has superseded it.
-    async fn record_wait(&self, job: &mut Job, failed: &AttemptFailure) -> Step {
-        let reason = failed.failure.reason;
-        if job.trouble.is_none_or(|(trouble, _)| trouble != reason) {
-            job.trouble = Some((reason, Timestamp::now()));
-        }
-        let superseded = self.ledger.wait(job.ticket.position, waiting(failed)).await?;
-        Ok(superseded.map(|finished| {
-            self.metrics.finished(&finished.conclusion);
-            Fate::Concluded(finished)
-        }))
     }
 
     async fn unknown_official_account(&self, job: &Job) -> Step {
@@ -303,33 +314,15 @@ impl Worker {
     }
 
     /// Writes the outcome; who comes second is told the first.
-    async fn finish(&self, job: &Job, outcome: Outcome) -> Step {
+    pub(super) async fn finish(&self, job: &Job, outcome: Outcome) -> Step {
         let history = History { attempts: job.ticket.attempts, received_at: job.ticket.received_at, finished_at: now() };
-        let conclusion = conclude(&job.command.given, Identity::Generation(job.ticket.generation), &outcome, history);
+        let conclusion = conclude(&job.command.given, EventIdentity::Generation(job.ticket.generation), &outcome, history);
         let dead_letter = matches!(outcome, Outcome::Failed(_));
         let asked_at = Instant::now();
         let finished = self.ledger.finish(job.ticket.position, conclusion, dead_letter).await?;
         observe(&self.metrics.ledger_seconds, asked_at.elapsed());
         self.metrics.finished(&finished.conclusion);
         Ok(Some(Fate::Concluded(finished)))
-    }
-
-    fn held_until(&self, job: &Job) -> Instant {
-        job.taken_at + self.retry.max_in_process
-    }
-
-    /// It has spent its whole time behind others; what has begun to be tried is judged by its own waits.
-    fn held_too_long(&self, job: &Job) -> bool {
-        job.tries == 0 && job.trouble.is_none() && Instant::now() > self.held_until(job)
-    }
-}
-
-impl Job {
-    /// Its wait also ends when something is heard of its Official Account.
-    fn listen_for_news(&mut self) {
-        if let Some(Hold::Until(until)) = self.hold {
-            self.hold = Some(Hold::News(until));
-        }
     }
 }
 
@@ -340,10 +333,6 @@ fn fault_point(command_id: &str) {
     if std::env::var("KF_FAULT_PANIC").is_ok_and(|asked| asked == command_id) {
         panic!("a test has asked for this panic");
     }
-}
-
-fn waiting(failed: &AttemptFailure) -> Waiting {
-    Waiting { reason: failed.failure.reason, answer: failed.failure.answer.clone(), answer_lost: failed.answer_lost }
 }
 
 fn older_first() -> Failure {

@@ -1,0 +1,161 @@
+//! What WeChat lists as an Official Account's kf accounts: asked for at most once a second, shared by all who wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex as PlainMutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::outcome::AttemptFailure;
+use crate::wechat::Listed;
+
+/// Between two lists.
+const SPACING: Duration = Duration::from_secs(1);
+
+/// The list that was asked for last.
+#[derive(Default)]
+pub struct Roster {
+    /// Whoever asks holds it, the others wait for it and share what comes.
+    latest: Mutex<Option<Arc<Snapshot>>>,
+    /// What our own calls have changed, and when; `None` where that is not known.
+    changes: PlainMutex<HashMap<String, (Instant, Option<bool>)>>,
+}
+
+/// A list, as it was at some instant between asking and the answer.
+#[derive(Debug)]
+pub struct Snapshot {
+    asked_at: Instant,
+    /// Nicknames by kf account.
+    nicknames: BTreeMap<String, String>,
+    /// How many accounts were listed.
+    pub used: usize,
+    /// Every listed account has a name, so that one that is not there does not exist.
+    complete: bool,
+}
+
+impl Roster {
+    /// A list that was asked for at that instant or later.
+    ///
+    /// # Errors
+    /// Why WeChat gave none.
+    pub async fn asked_since(
+        &self,
+        since: Instant,
+        ask: impl Future<Output = Result<Vec<Listed>, AttemptFailure>>,
+    ) -> Result<Arc<Snapshot>, AttemptFailure> {
+        let mut latest = self.latest.lock().await;
+        if let Some(snapshot) = latest.as_ref() {
+            if snapshot.asked_at >= since {
+                return Ok(Arc::clone(snapshot));
+            }
+            tokio::time::sleep_until(snapshot.asked_at + SPACING).await;
+        }
+        let asked_at = Instant::now();
+        let snapshot = Arc::new(Snapshot::new(asked_at, ask.await?));
+        *latest = Some(Arc::clone(&snapshot));
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (at, _)| *at >= asked_at);
+        Ok(snapshot)
+    }
+
+    /// Whether an account exists by a list and what our own calls have changed since; `None` where that is not known.
+    pub fn exists_by(&self, snapshot: &Snapshot, kf_account: &str) -> Option<bool> {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        match changes.get(kf_account).filter(|(at, _)| *at >= snapshot.asked_at) {
+            Some((_, exists)) => *exists,
+            None => snapshot.has(kf_account),
+        }
+    }
+
+    /// A call of ours has left an account existing or not, or nobody knows how.
+    pub fn note(&self, kf_account: &str, exists: Option<bool>) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.insert(kf_account.to_owned(), (Instant::now(), exists));
+    }
+}
+
+impl Snapshot {
+    fn new(asked_at: Instant, listed: Vec<Listed>) -> Self {
+        let used = listed.len();
+        let complete = listed.iter().all(|listed| !listed.kf_account.is_empty());
+        let named = listed.into_iter().filter(|listed| !listed.kf_account.is_empty());
+        Self { asked_at, nicknames: named.map(|listed| (listed.kf_account, listed.nickname)).collect(), used, complete }
+    }
+
+    /// The nickname under which an account is listed.
+    pub fn nickname(&self, kf_account: &str) -> Option<&str> {
+        self.nicknames.get(kf_account).map(String::as_str)
+    }
+
+    /// Whether an account exists; `None` where the list doesn't tell, since it has entries without a name.
+    pub fn has(&self, kf_account: &str) -> Option<bool> {
+        let listed = self.nicknames.contains_key(kf_account);
+        (listed || self.complete).then_some(listed)
+    }
+
+    /// All accounts with their nicknames.
+    pub fn accounts(&self) -> &BTreeMap<String, String> {
+        &self.nicknames
+    }
+
+    /// The first account that belongs to another Official Account than this one, where there is any.
+    pub fn stranger(&self, wechat_id: &str) -> Option<&str> {
+        let suffix = |name: &str| name.rsplit_once('@').map(|(_, suffix)| suffix.to_owned());
+        self.nicknames.keys().find(|name| suffix(name).is_some_and(|suffix| suffix != wechat_id)).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(kf_account: &str) -> Listed {
+        Listed { kf_account: kf_account.to_owned(), nickname: "nick".to_owned() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_list_serves_all_who_asked_before_it_and_lists_keep_their_distance() {
+        let roster = Roster::default();
+        let began = Instant::now();
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let ask = || async {
+            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(vec![listed("a@test")])
+        };
+        let (first, second) = tokio::join!(roster.asked_since(began, ask()), roster.asked_since(began, ask()));
+        assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()));
+        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+        roster.asked_since(Instant::now(), ask()).await.unwrap();
+        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert!(began.elapsed() >= SPACING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_with_nameless_entries_does_not_tell_that_somebody_is_missing() {
+        let whole = Snapshot::new(Instant::now(), vec![listed("a@test")]);
+        assert_eq!((whole.has("a@test"), whole.has("b@test")), (Some(true), Some(false)));
+        let torn = Snapshot::new(Instant::now(), vec![listed("a@test"), listed("")]);
+        assert_eq!((torn.has("a@test"), torn.has("b@test"), torn.used), (Some(true), None, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_our_own_calls_changed_goes_before_an_older_list() {
+        let roster = Roster::default();
+        let snapshot = roster.asked_since(Instant::now(), async { Ok(vec![listed("a@test")]) }).await.unwrap();
+        roster.note("a@test", Some(false));
+        roster.note("b@test", None);
+        let exists = |account| roster.exists_by(&snapshot, account);
+        assert_eq!((exists("a@test"), exists("b@test"), exists("c@test")), (Some(false), None, Some(false)));
+        tokio::time::advance(SPACING).await;
+        let newer = roster.asked_since(Instant::now(), async { Ok(vec![listed("a@test")]) }).await.unwrap();
+        assert_eq!(roster.exists_by(&newer, "a@test"), Some(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_of_another_official_account_is_found() {
+        let snapshot = Snapshot::new(Instant::now(), vec![listed("a@test"), listed("b@other")]);
+        assert_eq!(snapshot.stranger("test"), Some("b@other"));
+        assert_eq!(Snapshot::new(Instant::now(), vec![listed("a@test")]).stranger("test"), None);
+    }
+}

@@ -1,0 +1,386 @@
+//! Access tokens: one fetch at a time for each source, renewed before they end, never fetched in a loop, and those that
+//! are dear kept in the ledger.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::{Offset, TimeZone};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::ledger::{Ledger, LedgerError, Reader, StoredToken};
+use crate::metrics::Metrics;
+use crate::outcome::{AttemptFailure, Class, Failure, Reason};
+use crate::secret::Secret;
+use crate::wechat::{AppCredentials, Fetched, OwnServer, Token, WeChat, unchanged};
+
+/// Where an Official Account's token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenKind {
+    /// `stable_token`: repeats answer the same token, so that several programs can share an AppID. A new one is forced
+    /// at most so many times a day, where WeChat refuses the one that it gives out.
+    Stable { app: AppCredentials, forced_refreshes: u32 },
+    /// `token`: each call ends the former token after five minutes.
+    Legacy(AppCredentials),
+    /// An organisation's own token server.
+    Url(OwnServer),
+    /// A third-party platform, named by its AppID, acts for the Official Account of this AppID. The refresh token is the
+    /// one that the authorisation gave; WeChat changes it later.
+    Authorizer { platform: String, app_id: String, refresh_token: Secret },
+}
+
+/// A third-party platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlatformSettings {
+    pub app: AppCredentials,
+    pub ticket: Ticket,
+}
+
+/// Where a platform keeps the verify ticket that WeChat pushes to it every ten minutes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ticket {
+    File(PathBuf),
+    Server(OwnServer),
+}
+
+/// What fetching needs.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    pub wechat: &'a WeChat,
+    pub ledger: &'a Ledger,
+    pub metrics: &'a Metrics,
+}
+
+/// Why there is no token.
+#[derive(Debug)]
+pub enum NoToken {
+    /// Its source gave none.
+    Failed(Box<AttemptFailure>),
+    /// It can't be remembered: used without that, it might be lost.
+    Ledger(LedgerError),
+}
+
+/// A token is renewed this long before its end, or a tenth of its life before, whichever is shorter.
+const MARGIN: Duration = Duration::from_secs(300);
+/// A refused token that comes back unchanged is asked for once more after this time, which is also the least time
+/// between forced refreshes.
+const UNCHANGED_WAIT: Duration = Duration::from_secs(30);
+/// After a failed fetch nobody asks again for this long; it doubles with each failure.
+const FIRST_REST: Duration = Duration::from_millis(250);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// WeChat counts its days from 00:00 in this offset from UTC, in hours.
+const WECHAT_DAY: i8 = 8;
+
+/// One source of tokens, and the token it gave last.
+pub struct TokenSource {
+    /// For whom, in metrics and logs.
+    name: String,
+    kind: Kind,
+    /// Whoever fetches holds it, the others wait for it: that is the single flight.
+    state: Mutex<State>,
+}
+
+enum Kind {
+    Stable { app: AppCredentials, forced_refreshes: u32 },
+    Legacy(AppCredentials),
+    Url(OwnServer),
+    Authorizer { platform: Arc<TokenSource>, platform_id: String, app_id: String, refresh_token: Secret },
+    Platform(PlatformSettings),
+}
+
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    refused: Option<Refused>,
+    /// The last fetch failed: nobody asks again before this instant.
+    rest: Option<(Instant, AttemptFailure)>,
+    failures: u32,
+    /// The day of the last forced refresh, and how many there were.
+    forced: Option<(jiff::civil::Date, u32)>,
+    /// What the ledger holds was read.
+    loaded: bool,
+    /// What the next authorizer token is asked for with, where WeChat has changed it.
+    refresh_token: Option<Secret>,
+    /// What has not been written to the ledger yet. Nothing is fetched before it is.
+    unsaved: Option<StoredToken>,
+}
+
+struct Held {
+    token: Token,
+    renew_at: Instant,
+    ends_at: Instant,
+}
+
+/// The token that WeChat refused last.
+struct Refused {
+    token: Token,
+    at: Instant,
+    /// It was asked for again in vain: until it changes, each refusal is believed at once.
+    given_up: bool,
+}
+
+impl TokenSource {
+    /// A source for an Official Account. `None` where it names a platform that there is not.
+    pub fn new(wechat_id: &str, kind: TokenKind, platforms: &[(String, Arc<Self>)]) -> Option<Self> {
+        let kind = match kind {
+            TokenKind::Stable { app, forced_refreshes } => Kind::Stable { app, forced_refreshes },
+            TokenKind::Legacy(app) => Kind::Legacy(app),
+            TokenKind::Url(server) => Kind::Url(server),
+            TokenKind::Authorizer { platform, app_id, refresh_token } => {
+                let (platform_id, platform) = platforms.iter().find(|(id, _)| *id == platform)?;
+                Kind::Authorizer { platform: Arc::clone(platform), platform_id: platform_id.clone(), app_id, refresh_token }
+            }
+        };
+        Some(Self { name: wechat_id.to_owned(), kind, state: Mutex::default() })
+    }
+
+    /// A source for a platform's own token.
+    pub fn platform(settings: PlatformSettings) -> Self {
+        Self { name: format!("platform {}", settings.app.app_id), kind: Kind::Platform(settings), state: Mutex::default() }
+    }
+
+    /// The held token, or a new one.
+    ///
+    /// # Errors
+    /// Why there is none now.
+    pub async fn get(&self, sources: Sources<'_>) -> Result<Token, NoToken> {
+        let mut state = self.state.lock().await;
+        self.catch_up(&mut state, sources.ledger).await?;
+        let now = Instant::now();
+        if let Some(held) = state.held.as_ref().filter(|held| now < held.renew_at) {
+            return Ok(held.token.clone());
+        }
+        if let Some((until, failure)) = state.rest.as_ref().filter(|(until, _)| now < *until) {
+            tracing::debug!(source = self.name, rest_ms = (*until - now).as_millis(), "no token is fetched yet");
+            return state.still_good(now).ok_or_else(|| NoToken::Failed(Box::new(failure.clone())));
+        }
+        match self.fetch_good(&mut state, sources).await {
+            Ok(fetched) => {
+                sources.metrics.token_fetched(&self.name, true);
+                state.failures = 0;
+                state.rest = None;
+                self.keep(&mut state, &fetched, sources.ledger).await?;
+                Ok(state.hold(fetched.token, fetched.life))
+            }
+            Err(NoToken::Failed(failed)) => {
+                sources.metrics.token_fetched(&self.name, false);
+                self.fetch_failed(&mut state, *failed)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A token for whoever reads beside the running worker: fetched where that ends no other, else the one that the
+    /// worker has kept.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn borrow(&self, wechat: &WeChat, ledger: Reader) -> Result<Token, NoToken> {
+        let fetched = match &self.kind {
+            Kind::Stable { app, .. } => wechat.stable_token(app, false).await,
+            Kind::Url(server) => wechat.token_from(server).await,
+            Kind::Legacy(_) | Kind::Authorizer { .. } | Kind::Platform(_) => {
+                let kept = ledger.token(&self.name).map_err(NoToken::Ledger)?.filter(|kept| kept.origin == self.origin());
+                let kept = kept.filter(|kept| kept.ends_at > Timestamp::now());
+                return kept.map(|kept| Token::new(kept.access_token.expose().to_owned())).ok_or_else(|| {
+                    let detail = "The worker keeps no access token that is still good; to fetch one here would end the worker's. It fetches one with its next command.";
+                    let failure = Failure::new(Reason::TokenRefused, detail);
+                    NoToken::Failed(Box::new(AttemptFailure { class: Class::Retry, failure, answer_lost: false }))
+                });
+            }
+        };
+        fetched.map(|fetched| fetched.token).map_err(|failed| NoToken::Failed(Box::new(failed)))
+    }
+
+    /// Throws a refused token away, if it is still the one that is held: another call may have replaced it already.
+    pub async fn refuse(&self, token: &Token) {
+        let mut state = self.state.lock().await;
+        if state.held.take_if(|held| held.token == *token).is_some() {
+            let given_up = state.refused.as_ref().is_some_and(|refused| refused.given_up && refused.token == *token);
+            state.refused = Some(Refused { token: token.clone(), at: Instant::now(), given_up });
+        }
+    }
+
+    /// Fetches until there is a token that was not refused a moment ago, which takes two fetches at most.
+    async fn fetch_good(&self, state: &mut State, sources: Sources<'_>) -> Result<Fetched, NoToken> {
+        let fetched = self.fetch(state, false, sources).await?;
+        let Some(refused) = state.refused.as_mut().filter(|refused| refused.token == fetched.token) else { return Ok(fetched) };
+        let asked_again = refused.at.elapsed() >= UNCHANGED_WAIT;
+        if !asked_again {
+            let wait = UNCHANGED_WAIT.saturating_sub(refused.at.elapsed());
+            let class = if refused.given_up { Class::Account { probe: UNCHANGED_WAIT } } else { Class::TokenUnchanged { wait } };
+            return Err(NoToken::Failed(Box::new(unchanged(class))));
+        }
+        let given_up = std::mem::replace(&mut refused.given_up, true);
+        if self.may_force(state) {
+            tracing::warn!(source = self.name, "a new access token is forced");
+            return self.fetch(state, true, sources).await;
+        }
+        // Where it was given up before, a call with it is the probe.
+        if given_up { Ok(fetched) } else { Err(NoToken::Failed(Box::new(unchanged(Class::Account { probe: Duration::ZERO })))) }
+    }
+
+    async fn fetch(&self, state: &State, force: bool, sources: Sources<'_>) -> Result<Fetched, NoToken> {
+        let wechat = sources.wechat;
+        let fetched = match &self.kind {
+            Kind::Stable { app, .. } => wechat.stable_token(app, force).await,
+            Kind::Legacy(app) => wechat.legacy_token(app).await,
+            Kind::Url(server) => wechat.token_from(server).await,
+            Kind::Platform(platform) => match read_ticket(&platform.ticket, wechat).await {
+                Ok(ticket) => wechat.platform_token(&platform.app, &ticket).await,
+                Err(failed) => Err(failed),
+            },
+            Kind::Authorizer { platform, platform_id, app_id, refresh_token } => {
+                let refresh_token = state.refresh_token.as_ref().unwrap_or(refresh_token);
+                return fetch_authorizer((platform_id, platform), app_id, refresh_token, sources).await;
+            }
+        };
+        fetched.map_err(|failed| NoToken::Failed(Box::new(failed)))
+    }
+
+    fn may_force(&self, state: &mut State) -> bool {
+        let Kind::Stable { forced_refreshes, .. } = self.kind else { return false };
+        let today = Timestamp::now().to_zoned(TimeZone::fixed(Offset::constant(WECHAT_DAY))).date();
+        let forced = state.forced.filter(|(day, _)| *day == today).map_or(0, |(_, forced)| forced);
+        state.forced = Some((today, forced.saturating_add(u32::from(forced < forced_refreshes))));
+        forced < forced_refreshes
+    }
+
+    /// Whoever fails is not asked again at once; what is still good is used meanwhile.
+    fn fetch_failed(&self, state: &mut State, failed: AttemptFailure) -> Result<Token, NoToken> {
+        let rest = match failed.class {
+            Class::TokenUnchanged { wait } => wait,
+            _ => FIRST_REST.saturating_mul(1 << state.failures.min(10)).min(LONGEST_REST),
+        };
+        state.failures = state.failures.saturating_add(1);
+        let same = state.rest.as_ref().is_some_and(|(_, before)| before.failure.reason == failed.failure.reason);
+        if !same || state.failures == 1 {
+            let answer = failed.failure.answer.as_ref();
+            let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
+            let Failure { reason, detail, .. } = &failed.failure;
+            tracing::warn!(source = self.name, %reason, errcode, errmsg, detail, "the access token could not be fetched");
+        }
+        state.rest = Some((Instant::now() + rest, failed.clone()));
+        state.still_good(Instant::now()).ok_or_else(|| NoToken::Failed(Box::new(failed)))
+    }
+
+    /// Reads what the ledger holds, the first time; writes what could not be written before.
+    async fn catch_up(&self, state: &mut State, ledger: &Ledger) -> Result<(), NoToken> {
+        let Some(owner) = self.owner() else { return Ok(()) };
+        if !state.loaded {
+            let stored = ledger.token(owner).await.map_err(NoToken::Ledger)?;
+            if let Some(stored) = stored.filter(|stored| stored.origin == self.origin()) {
+                state.refresh_token = stored.refresh_token;
+                let left = Duration::try_from(stored.ends_at.duration_since(Timestamp::now())).unwrap_or_default();
+                if !left.is_zero() {
+                    state.hold(Token::new(stored.access_token.expose().to_owned()), left);
+                }
+            }
+            state.loaded = true;
+        }
+        if let Some(unsaved) = &state.unsaved {
+            ledger.save_token(unsaved.clone()).await.map_err(NoToken::Ledger)?;
+            state.unsaved = None;
+        }
+        Ok(())
+    }
+
+    /// Writes what must survive this process into the ledger, before anybody uses it.
+    async fn keep(&self, state: &mut State, fetched: &Fetched, ledger: &Ledger) -> Result<(), NoToken> {
+        let Some(owner) = self.owner() else { return Ok(()) };
+        if let Some(refresh_token) = &fetched.refresh_token {
+            state.refresh_token = Some(refresh_token.clone());
+        }
+        let stored = StoredToken {
+            owner,
+            origin: self.origin(),
+            access_token: Secret::from(fetched.token.expose().to_owned()),
+            ends_at: Timestamp::now().checked_add(fetched.life).unwrap_or(Timestamp::MAX),
+            refresh_token: state.refresh_token.clone(),
+        };
+        state.unsaved = Some(stored.clone());
+        ledger.save_token(stored).await.map_err(NoToken::Ledger)?;
+        state.unsaved = None;
+        Ok(())
+    }
+
+    /// Under which name the ledger keeps it; `None` for tokens that cost nothing to fetch again.
+    fn owner(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Stable { .. } | Kind::Url(_) => None,
+            Kind::Legacy(_) | Kind::Authorizer { .. } | Kind::Platform(_) => Some(self.name.clone()),
+        }
+    }
+
+    /// A fingerprint of what is configured: what was kept under another configuration is of no use.
+    fn origin(&self) -> Vec<u8> {
+        let parts: [&str; 4] = match &self.kind {
+            Kind::Stable { .. } | Kind::Url(_) => [""; 4],
+            Kind::Legacy(app) => ["legacy", &app.app_id, app.app_secret.expose(), ""],
+            Kind::Platform(platform) => ["platform", &platform.app.app_id, platform.app.app_secret.expose(), ""],
+            Kind::Authorizer { platform_id, app_id, refresh_token, .. } => ["authorizer", platform_id, app_id, refresh_token.expose()],
+        };
+        Sha256::digest(parts.join("\0")).to_vec()
+    }
+}
+
+/// An authorizer's token, with the platform's own. That one is renewed once where WeChat refuses it.
+async fn fetch_authorizer(
+    (platform_id, platform): (&str, &TokenSource),
+    app_id: &str,
+    refresh_token: &Secret,
+    sources: Sources<'_>,
+) -> Result<Fetched, NoToken> {
+    let mut renewed = false;
+    loop {
+        // Boxed, since a source that asks a source would have no known size.
+        let platform_token = Box::pin(platform.get(sources)).await?;
+        match sources.wechat.authorizer_token((platform_id, &platform_token), app_id, refresh_token).await {
+            Err(failed) if failed.class == Class::Token && !renewed => {
+                platform.refuse(&platform_token).await;
+                renewed = true;
+            }
+            Err(failed) if failed.class == Class::Token => {
+                let class = Class::Account { probe: Duration::ZERO };
+                return Err(NoToken::Failed(Box::new(AttemptFailure { class, ..failed })));
+            }
+            fetched => return fetched.map_err(|failed| NoToken::Failed(Box::new(failed))),
+        }
+    }
+}
+
+async fn read_ticket(ticket: &Ticket, wechat: &WeChat) -> Result<Secret, AttemptFailure> {
+    let no_ticket = |detail: String| AttemptFailure {
+        class: Class::Account { probe: Duration::ZERO },
+        failure: Failure::new(Reason::Misconfigured, detail),
+        answer_lost: false,
+    };
+    let text = match ticket {
+        Ticket::Server(server) => wechat.ticket_from(server).await?,
+        Ticket::File(path) => match tokio::fs::read_to_string(path).await {
+            Ok(text) => Secret::from(text.trim().to_owned()),
+            Err(error) => return Err(no_ticket(format!("The verify ticket can't be read from {}: {error}.", path.display()))),
+        },
+    };
+    if text.expose().is_empty() {
+        return Err(no_ticket("There is no verify ticket yet; WeChat pushes one to the platform every ten minutes.".to_owned()));
+    }
+    Ok(text)
+}
+
+impl State {
+    /// The held token, where it can still be used although it should be renewed.
+    fn still_good(&self, now: Instant) -> Option<Token> {
+        self.held.as_ref().filter(|held| now < held.ends_at).map(|held| held.token.clone())
+    }
+
+    fn hold(&mut self, token: Token, life: Duration) -> Token {
+        let now = Instant::now();
+        let margin = MARGIN.min(life / 10);
+        self.held = Some(Held { token: token.clone(), renew_at: now + life.saturating_sub(margin), ends_at: now + life });
+        token
+    }
+}

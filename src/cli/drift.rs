@@ -1,0 +1,120 @@
+//! `kf-worker drift`: what WeChat lists, compared with the ledger's wanted accounts, beside the running worker.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Config, Exit};
+use crate::accounts::{NoToken, OfficialAccount, OfficialAccounts};
+use crate::drift::{Drift, compare};
+use crate::ledger::Reader;
+use crate::metrics::Metrics;
+use crate::wechat::WeChat;
+
+/// Lists asked for at the same time.
+const AT_ONCE: usize = 8;
+
+/// Compares and prints; a line for each Official Account in which nothing differs, the accounts where something does.
+pub fn drift(config: Config, wechat_ids: &[String], json: bool) -> Exit {
+    let known = &config.accounts.official_accounts;
+    if let Some(unknown) = wechat_ids.iter().find(|id| !known.iter().any(|account| account.wechat_id == **id)) {
+        super::tell(format_args!("the Official Account `{unknown}` is not in the configuration"));
+        return Exit::Configuration;
+    }
+    let compared = super::in_runtime(async { compare_all(config, wechat_ids, json).await });
+    match compared {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(message)) => {
+            super::tell(message);
+            Exit::Configuration
+        }
+        Err(error) => {
+            super::tell(format_args!("threads can't be had: {error}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// What comparing needs.
+struct Means {
+    wechat: WeChat,
+    /// Opened anew for each use, since a connection belongs to one thread.
+    ledger: std::path::PathBuf,
+}
+
+async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Result<Exit, String> {
+    // Nobody reads these metrics; the parts count all the same.
+    let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
+    Reader::open(&config.ledger.path).map_err(|error| error.to_string())?;
+    let wechat = WeChat::new(config.wechat, Arc::clone(&metrics)).map_err(|error| error.to_string())?;
+    let means = Means { wechat, ledger: config.ledger.path };
+    let all = OfficialAccounts::new(&config.accounts, config.retry.budget, metrics).all();
+    let asked = all.into_iter().filter(|account| wechat_ids.is_empty() || wechat_ids.iter().any(|id| id == account.wechat_id()));
+    let mut found = stream::iter(asked)
+        .map(|account| {
+            let means = &means;
+            async move { (look_at(means, &account).await, account) }
+        })
+        .buffered(AT_ONCE);
+    let (mut differs, mut unknown) = (false, false);
+    while let Some((drift, account)) = found.next().await {
+        match drift {
+            Ok(drift) => {
+                differs |= !drift.is_none();
+                print(account.wechat_id(), &drift, json);
+            }
+            Err(message) => {
+                unknown = true;
+                super::tell(format_args!("{}: {message}", account.wechat_id()));
+            }
+        }
+    }
+    Ok(match (differs, unknown) {
+        (true, _) => Exit::Failed,
+        (false, true) => Exit::Unavailable,
+        (false, false) => Exit::Done,
+    })
+}
+
+async fn look_at(means: &Means, account: &OfficialAccount) -> Result<Drift, String> {
+    let read = || Reader::open(&means.ledger).map_err(|error| error.to_string());
+    let wanted = || read()?.wanted(account.wechat_id()).map_err(|error| error.to_string());
+    let before = wanted()?;
+    let token = account.tokens.borrow(&means.wechat, read()?).await.map_err(|error| match error {
+        NoToken::Failed(failed) => format!("there is no access token ({}): {}", failed.failure.reason, failed.failure.detail),
+        NoToken::Ledger(error) => error.to_string(),
+    })?;
+    let listed = account.roster.asked_since(Instant::now(), means.wechat.list(&token)).await;
+    let snapshot = listed.map_err(|failed| {
+        let answer = failed.failure.answer.map(|answer| format!(" WeChat answered {}: {}", answer.errcode, answer.errmsg));
+        format!("the kf accounts can't be listed ({}): {}{}", failed.failure.reason, failed.failure.detail, answer.unwrap_or_default())
+    })?;
+    Ok(compare(&before, &wanted()?, &snapshot))
+}
+
+fn print(wechat_id: &str, drift: &Drift, json: bool) {
+    if json {
+        let mut line = json!(drift);
+        line["official_account"] = wechat_id.into();
+        return super::print(line);
+    }
+    let Drift { listed, missing, unexpected, renamed, unfinished } = drift;
+    if drift.is_none() {
+        super::print(format_args!("{wechat_id}: as it should be; {listed} of 100 accounts, {} with unfinished commands", unfinished.len()));
+        return;
+    }
+    let (gone, more, named) = (missing.len(), unexpected.len(), renamed.len());
+    super::print(format_args!("{wechat_id}: {gone} missing, {more} unexpected, {named} differently named; {listed} of 100 accounts"));
+    for kf_account in missing {
+        super::print(format_args!("  missing     {kf_account}"));
+    }
+    for other in unexpected {
+        let why = if other.deleted { "deleted by its last command" } else { "no command ever named it" };
+        super::print(format_args!("  unexpected  {} ({why})", other.kf_account));
+    }
+    for other in renamed {
+        super::print(format_args!("  renamed     {} (asked for: {}, listed: {})", other.kf_account, other.asked_for, other.listed));
+    }
+}

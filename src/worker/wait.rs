@@ -1,0 +1,212 @@
+//! Waiting: here, where it is short and nobody else is kept waiting by it; through a deferred queue where not.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use super::attempt::Step;
+use super::settle::Fate;
+use super::{Job, Worker};
+use crate::accounts::{OfficialAccount, Pause};
+use crate::lanes::Turn;
+use crate::ledger::{Position, Ticket, Waiting};
+use crate::outcome::{Action, AttemptFailure, Class, Failure, Outcome, Reason, Scope};
+use crate::retry;
+
+/// What a job waits for.
+#[derive(Debug, Clone, Copy)]
+pub enum Hold {
+    /// The time of its next attempt.
+    Until(Instant),
+    /// That time, or news of its Official Account: room was made, or it answers again.
+    News(Instant),
+    /// An older command of its account, which must come back first; it is put off at that time.
+    Older(Instant),
+}
+
+/// How a wait ended.
+pub enum Waited {
+    Over,
+    /// Something came into the lane: it may be older, or supersede what waits.
+    LaneChanged,
+    /// The delivery is no longer ours, or will not be for long.
+    LetGo,
+}
+
+impl Worker {
+    /// Waits as a job must, unless something else comes first.
+    pub(super) async fn wait(&self, job: &Job, hold: Hold, turn: &Turn<String, Position, Job>) -> Waited {
+        let (Hold::Until(until) | Hold::News(until) | Hold::Older(until)) = hold;
+        let news = async {
+            let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else { return std::future::pending().await };
+            loop {
+                official_account.news().await;
+                // Whoever waits for something else is only concerned when the Official Account is paused meanwhile:
+                // then it does not stay.
+                if matches!(hold, Hold::News(_)) || official_account.paused(job.command.action).is_some_and(|pause| !self.stays(&pause)) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.draining.cancelled() => Waited::LetGo,
+            () = job.delivery.session().lost() => Waited::LetGo,
+            () = turn.changed() => Waited::LaneChanged,
+            () = tokio::time::sleep_until(until) => Waited::Over,
+            () = news => Waited::Over,
+        }
+    }
+
+    /// Whether the commands of a paused Official Account stay in hand: where it is about to be known how things are, where
+    /// they can be woken, or where it is short. Others leave at once, so that nobody waits for a stranger.
+    fn stays(&self, pause: &Pause) -> bool {
+        pause.probing || pause.scope == Scope::Room || pause.until.saturating_duration_since(Instant::now()) <= self.settings.slow_after
+    }
+
+    /// Where the Official Account is paused, the command waits without a call.
+    pub(super) async fn paused(&self, job: &mut Job, pause: Pause) -> Step {
+        let age = Timestamp::now().duration_since(job.ticket.age_from);
+        // Not before a probe under way has told whether the trouble is over.
+        if !pause.probing && age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX) {
+            let failure = retry::exhausted(&self.retry, Some(pause.failure));
+            return self.finish(job, Outcome::Failed(failure)).await;
+        }
+        let failed = AttemptFailure { class: Class::Retry, failure: pause.failure.clone(), answer_lost: false };
+        self.wait_out(job, &pause, failed).await
+    }
+
+    /// Waits until a pause is over.
+    pub(super) async fn wait_out(&self, job: &mut Job, pause: &Pause, failed: AttemptFailure) -> Step {
+        self.metrics.waits(failed.failure.reason);
+        let now = Instant::now();
+        let until = if pause.probing { now + 2 * self.settings.request_timeout } else { pause.until.max(now) };
+        let until = match self.room_awaited_until(job, pause) {
+            Some(end) => until.min(end),
+            None => until,
+        };
+        if self.stays(pause) && until <= self.held_until(job) {
+            let step = self.record_wait(job, &failed).await?;
+            job.hold = Some(Hold::News(until));
+            return Ok(step);
+        }
+        let paused_for = Duration::try_from(Timestamp::now().duration_since(pause.since)).unwrap_or_default();
+        let left = until.saturating_duration_since(now);
+        Ok(Some(self.leave(job, retry::while_paused(left, paused_for), &failed)))
+    }
+
+    /// When an add has waited long enough for room: then it is tried a last time.
+    fn room_awaited_until(&self, job: &Job, pause: &Pause) -> Option<Instant> {
+        let (_, since) = job.trouble.filter(|(trouble, _)| pause.scope == Scope::Room && *trouble == pause.failure.reason)?;
+        let waited = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        Some(Instant::now() + self.retry.capacity_wait.saturating_sub(waited))
+    }
+
+    /// Whether an add tries a last time although there is no room.
+    pub(super) fn tries_a_last_time(&self, job: &Job, pause: &Pause) -> bool {
+        self.room_awaited_until(job, pause).is_some_and(|end| end <= Instant::now())
+    }
+
+    pub(super) async fn hold_back(&self, job: &mut Job, wait: Duration, failure: Failure) -> Step {
+        self.hold_back_after(job, wait, AttemptFailure { class: Class::Retry, failure, answer_lost: false }).await
+    }
+
+    /// Holds a command back: here where the delivery may be held for so long, through a deferred queue where not.
+    pub(super) async fn hold_back_after(&self, job: &mut Job, wait: Duration, failed: AttemptFailure) -> Step {
+        let reason = failed.failure.reason;
+        self.metrics.waits(reason);
+        let until = Instant::now() + wait;
+        let spent = matches!(reason, Reason::HeldTooLong | Reason::OlderCommandFirst);
+        if spent || until > self.held_until(job) {
+            return Ok(Some(self.leave(job, wait, &failed)));
+        }
+        let step = self.record_wait(job, &failed).await?;
+        job.hold = Some(Hold::Until(until));
+        Ok(step)
+    }
+
+    /// A command that is put off for about so long. A delete comes back soon, except where that is known to be in vain.
+    fn leave(&self, job: &Job, wait: Duration, failed: &AttemptFailure) -> Fate {
+        let in_vain = matches!(failed.failure.reason, Reason::DayQuota | Reason::AwaitingAdministrator);
+        let soon = job.command.action == Action::Delete && !in_vain;
+        let delay = retry::defer_for(&self.retry, if soon { Duration::ZERO } else { wait });
+        put_off(job.ticket.position, delay.map(|delay| delay.name.as_str()), waiting(failed))
+    }
+
+    /// The fate of a command whose slow Official Account holds its share of the window already.
+    pub(super) fn put_off_for_its_share(&self, ticket: &Ticket) -> Fate {
+        self.metrics.waits(Reason::WindowShare);
+        let delay = retry::defer_for(&self.retry, Duration::ZERO);
+        let waiting = Waiting { reason: Reason::WindowShare, answer: None, answer_lost: false };
+        put_off(ticket.position, delay.map(|delay| delay.name.as_str()), waiting)
+    }
+
+    /// Gives the claim back, with why. The command's fate is told where a newer one has superseded it.
+    pub(super) async fn record_wait(&self, job: &mut Job, failed: &AttemptFailure) -> Step {
+        let reason = failed.failure.reason;
+        // Woken in vain, it waits for what the ledger knows already; its lane tells when it was superseded.
+        if job.recorded == Some(reason) && !failed.answer_lost {
+            return Ok(None);
+        }
+        if job.trouble.is_none_or(|(trouble, _)| trouble != reason) {
+            job.trouble = Some((reason, Timestamp::now()));
+        }
+        let superseded = self.ledger.wait(job.ticket.position, waiting(failed)).await?;
+        job.recorded = Some(reason);
+        Ok(superseded.map(|finished| {
+            self.metrics.finished(&finished.conclusion);
+            Fate::Concluded(finished)
+        }))
+    }
+
+    /// Waits for the Official Account's `max_rate` to allow a call. That is a wait like any other: a newer command may
+    /// supersede what waits. Answers `None` where the call may go.
+    pub(super) async fn wait_for_rate(
+        &self,
+        job: &mut Job,
+        official_account: &OfficialAccount,
+        turn: &Turn<String, Position, Job>,
+    ) -> Option<Step> {
+        if official_account.has_rate() {
+            return None;
+        }
+        let detail = "The calls of this Official Account are spread out by its `max_rate`.";
+        let failure = Failure::new(Reason::RateLimited, detail);
+        let failed = AttemptFailure { class: Class::Retry, failure: failure.clone(), answer_lost: false };
+        if job.recorded != Some(failure.reason) {
+            self.metrics.waits(failure.reason);
+        }
+        match self.record_wait(job, &failed).await {
+            Ok(None) => {}
+            superseded => return Some(superseded),
+        }
+        tokio::select! {
+            () = official_account.rate_turn() => None,
+            () = self.draining.cancelled() => Some(Ok(Some(Fate::GivenBack))),
+            () = job.delivery.session().lost() => Some(Ok(Some(Fate::GivenBack))),
+            () = turn.changed() => Some(self.ledger.check(job.ticket.position).await.map(|superseded| superseded.map(Fate::Concluded))),
+            () = tokio::time::sleep_until(self.held_until(job)) => Some(Ok(Some(self.leave(job, Duration::ZERO, &failed)))),
+        }
+    }
+
+    pub(super) fn held_until(&self, job: &Job) -> Instant {
+        job.taken_at + self.retry.max_in_process
+    }
+
+    /// It has spent its whole time behind others; what has begun to be tried is judged by its own waits.
+    pub(super) fn held_too_long(&self, job: &Job) -> bool {
+        job.tries == 0 && job.recorded.is_none() && Instant::now() > self.held_until(job)
+    }
+}
+
+/// There is at least one deferred queue: the configuration was checked.
+fn put_off(position: Position, delay: Option<&str>, waiting: Waiting) -> Fate {
+    match delay {
+        Some(delay) => Fate::PutOff { position, delay: delay.to_owned(), waiting },
+        None => Fate::GivenBack,
+    }
+}
+
+fn waiting(failed: &AttemptFailure) -> Waiting {
+    Waiting { reason: failed.failure.reason, answer: failed.failure.answer.clone(), answer_lost: failed.answer_lost }
+}
