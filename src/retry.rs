@@ -42,7 +42,8 @@ pub struct DeferDelay {
 /// What is known of a command when an attempt has failed.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempted {
-    pub action: Action,
+    /// What was called; nothing where there was no token to call with.
+    pub called: Option<Action>,
     /// Calls begun so far, this one included.
     pub attempts: u32,
     /// Failures in a row in this process, those to fetch a token included: the backoff grows with them.
@@ -132,8 +133,8 @@ pub fn decide(settings: &Settings, attempted: Attempted, failed: &AttemptFailure
         Class::Capacity => {
             Decision::Pause(Scope::Room, settings.probe_interval.min(settings.capacity_wait.saturating_sub(attempted.same_trouble_for)))
         }
-        Class::Minute => Decision::Pause(Scope::of(attempted.action), until_next_minute(attempted.now) + jitter(MINUTE_JITTER)),
-        Class::Day => Decision::Pause(Scope::of(attempted.action), until_quota_returns(attempted)),
+        Class::Minute => Decision::Pause(quota_of(attempted), until_next_minute(attempted.now) + jitter(MINUTE_JITTER)),
+        Class::Day => Decision::Pause(quota_of(attempted), until_quota_returns(attempted)),
         Class::Token => Decision::Pause(Scope::OfficialAccount, settings.probe_interval),
         Class::TokenUnchanged { wait } => Decision::Pause(Scope::OfficialAccount, wait),
         Class::Account { probe } => Decision::Pause(Scope::OfficialAccount, settings.probe_interval.max(probe)),
@@ -149,6 +150,11 @@ pub fn decide(settings: &Settings, attempted: Attempted, failed: &AttemptFailure
 /// The end of a command that waited for too long.
 fn too_old(settings: &Settings, failed: &AttemptFailure) -> Decision {
     Decision::GiveUp(exhausted(settings, Some(failed.failure.clone())))
+}
+
+/// Quotas are counted by call; without a token, nothing can be called.
+fn quota_of(attempted: Attempted) -> Scope {
+    attempted.called.map_or(Scope::OfficialAccount, Scope::of)
 }
 
 /// When a daily quota returns is not confirmed: where it has not at midnight in China, one call an hour asks for it.
@@ -252,7 +258,7 @@ mod tests {
     fn attempted() -> Attempted {
         let now = "2026-03-01T15:59:30Z".parse().unwrap();
         Attempted {
-            action: Action::Add,
+            called: Some(Action::Add),
             attempts: 1,
             tries: 1,
             age: SECOND,
@@ -295,6 +301,8 @@ mod tests {
     fn quotas_wait_for_the_next_minute_and_for_midnight_in_china() {
         let Decision::Pause(scope, minute) = decide(&settings(), attempted(), &failed(Class::Minute)) else { panic!() };
         assert_eq!(scope, Scope::Adds);
+        let token = Attempted { called: None, ..attempted() };
+        assert!(matches!(decide(&settings(), token, &failed(Class::Minute)), Decision::Pause(Scope::OfficialAccount, _)));
         assert!((30 * SECOND..=33 * SECOND).contains(&minute), "{minute:?}");
         let Decision::Pause(_, day) = decide(&settings(), attempted(), &failed(Class::Day)) else { panic!() };
         assert!((30 * SECOND..=330 * SECOND).contains(&day), "{day:?}");

@@ -98,7 +98,7 @@ impl Worker {
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
         let token = match official_account.tokens.get(sources).await {
             Ok(token) => token,
-            Err(NoToken::Failed(failed)) => return self.failed(job, &official_account, way, *failed).await,
+            Err(NoToken::Failed(failed)) => return self.failed(job, &official_account, (way, None), *failed).await,
             Err(NoToken::Ledger(error)) => return Err(error),
         };
         let call = Call { official_account, token, way, begun_at };
@@ -239,11 +239,17 @@ impl Worker {
             // WeChat has judged the command itself, so nothing holds back its Official Account.
             self.resume(job, call).await?;
         }
-        self.failed(job, &call.official_account, call.way, failed).await
+        self.failed(job, &call.official_account, (call.way, Some(job.command.action)), failed).await
     }
 
-    /// The attempt, or the fetch of the token before it, has failed.
-    async fn failed(&self, job: &mut Job, official_account: &OfficialAccount, way: Way, failed: AttemptFailure) -> Step {
+    /// The attempt, or the fetch of the token before it (then nothing was called), has failed.
+    async fn failed(
+        &self,
+        job: &mut Job,
+        official_account: &OfficialAccount,
+        (way, called): (Way, Option<Action>),
+        failed: AttemptFailure,
+    ) -> Step {
         job.tries = job.tries.saturating_add(1);
         let (reason, answer) = (failed.failure.reason, failed.failure.answer.as_ref());
         let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
@@ -258,7 +264,7 @@ impl Worker {
         } else {
             self.calls.answered();
         }
-        let decision = retry::decide(&self.retry, self.attempted(job, way, reason), &failed);
+        let decision = retry::decide(&self.retry, self.attempted(job, (way, called), reason), &failed);
         job.token_refused = decision == Decision::AtOnce;
         match decision {
             Decision::AtOnce => self.record_wait(job, &failed).await,
@@ -281,11 +287,11 @@ impl Worker {
     }
 
     /// What is known of a command whose attempt has failed.
-    fn attempted(&self, job: &Job, way: Way, reason: Reason) -> Attempted {
+    fn attempted(&self, job: &Job, (way, called): (Way, Option<Action>), reason: Reason) -> Attempted {
         let now = now();
         let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
         Attempted {
-            action: job.command.action,
+            called,
             attempts: job.ticket.attempts.saturating_sub(job.ticket.attempts_before),
             tries: job.tries,
             age: since(job.ticket.age_from),

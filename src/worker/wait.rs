@@ -85,9 +85,9 @@ impl Worker {
             Some(end) => until.min(end),
             None => until,
         };
-        if self.stays(pause) && until <= self.held_until(job) {
+        if self.stays(pause) && now < self.held_until(job) {
             let step = self.record_wait(job, &failed).await?;
-            job.hold = Some(Hold::News(until));
+            job.hold = Some(Hold::News(until.min(self.held_until(job))));
             return Ok(step);
         }
         let paused_for = Duration::try_from(Timestamp::now().duration_since(pause.since)).unwrap_or_default();

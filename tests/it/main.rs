@@ -4,6 +4,7 @@
 
 mod support;
 
+mod answers;
 mod authorisation;
 mod bad_input;
 mod bulk;

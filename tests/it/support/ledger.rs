@@ -18,6 +18,11 @@ pub struct Entry {
     pub state: String,
     pub attempts: i64,
     pub position: i64,
+    /// Why it waits.
+    pub trouble: Option<String>,
+    /// WeChat's latest answer while it waits.
+    pub errcode: Option<i64>,
+    pub errmsg: Option<String>,
 }
 
 /// The write lock of the ledger, until it is dropped: the worker's next commit waits, and fails after its 10 s.
@@ -67,8 +72,17 @@ impl Ledger {
     pub fn entry(&self, command_id: &str) -> Option<Entry> {
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the ledger opens");
         connection.busy_timeout(Duration::from_secs(10)).expect("a time limit can be set");
-        let sql = "SELECT state, attempts, position FROM command WHERE command_id = ?1";
-        let entry = |row: &rusqlite::Row<'_>| Ok(Entry { state: row.get(0)?, attempts: row.get(1)?, position: row.get(2)? });
+        let sql = "SELECT state, attempts, position, trouble, errcode, errmsg FROM command WHERE command_id = ?1";
+        let entry = |row: &rusqlite::Row<'_>| {
+            Ok(Entry {
+                state: row.get(0)?,
+                attempts: row.get(1)?,
+                position: row.get(2)?,
+                trouble: row.get(3)?,
+                errcode: row.get(4)?,
+                errmsg: row.get(5)?,
+            })
+        };
         connection.query_row(sql, [command_id], entry).optional().expect("the ledger can be read")
     }
 

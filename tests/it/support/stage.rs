@@ -33,11 +33,20 @@ impl Stage {
         Self::at(rabbitmq::url()).await
     }
 
-    /// The same at a broker of the test's own.
+    /// The same with these Official Accounts.
+    pub async fn with_official_accounts(wechat_ids: &[&str]) -> Self {
+        Self::set_up(rabbitmq::url(), wechat_ids).await
+    }
+
+    /// A world at a broker of the test's own.
     pub async fn at(url: &str) -> Self {
+        Self::set_up(url, &["test", "other"]).await
+    }
+
+    async fn set_up(url: &str, wechat_ids: &[&str]) -> Self {
         let broker = Broker::connect(url, format!("kft-{:08x}", rand::random::<u32>())).await;
         let events = broker.events().await;
-        let wechat = WeChat::start(&["test", "other"]).await;
+        let wechat = WeChat::start(wechat_ids).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self { broker, events, wechat, url: url.to_owned(), folder, deferred: DEFER.map(str::to_owned).to_vec() }
     }

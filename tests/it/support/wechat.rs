@@ -1,28 +1,38 @@
 //! A scripted WeChat: answers as WeChat does unless a test says otherwise, holds calls at a barrier, and keeps a journal.
-//!
-//! It speaks HTTP by hand: a test must be able to drop a connection instead of answering, and to see that a caller hung up.
 
-use std::collections::{BTreeMap, HashMap};
+mod held;
+mod state;
+mod tokens;
+mod wire;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::DEADLINE;
+use state::{State, Then};
+use tokens::{OfficialAccount, Platform};
+
+pub use held::Held;
+pub use state::errmsg;
 
 /// How many accounts one Official Account holds at most.
 pub const ROOM: usize = 100;
 
-/// The calls that the scripted WeChat knows.
+/// The calls that the scripted WeChat knows, and that of an organisation's own token server, which stands beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     StableToken,
     Token,
+    ComponentToken,
+    AuthorizerToken,
+    TokenServer,
     Add,
     Delete,
     List,
@@ -35,68 +45,32 @@ pub enum Answer {
     Usual,
     /// This errcode, and nothing is done.
     Errcode(i64),
+    /// This errcode, and the Official Account's token is ended: nothing else is done.
+    EndToken(i64),
     /// This HTTP status without a body, and nothing is done.
     Http(u16),
     /// HTTP 200 with these bytes, and nothing is done.
     Body(String),
     /// The work is done and the connection closed without a word.
     Lose,
-}
-
-/// An Official Account as the scripted WeChat knows it.
-#[derive(Debug, Clone)]
-pub struct OfficialAccount {
-    pub wechat_id: String,
-    pub app_id: String,
-    pub app_secret: String,
-    /// How many tokens were made for it; only the last one is good.
-    tokens: usize,
-}
-
-impl OfficialAccount {
-    /// The token that is good now.
-    fn token(&self) -> String {
-        format!("TOKEN-{}-{}", self.app_id, self.tokens)
-    }
+    /// The work is done, and no answer comes for as long as the caller waits.
+    Silence,
 }
 
 /// One line of the journal.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub endpoint: Endpoint,
-    /// The account, or for a token endpoint the AppID.
+    /// The account; at a token endpoint the AppID; at the list and the token server the WeChat ID.
     pub account: String,
     pub token: String,
+    /// The request's headers, by their names in small letters.
+    pub headers: BTreeMap<String, String>,
     /// The request's body as it was sent.
     pub body: String,
+    pub at: Timestamp,
     /// It was answered, or the caller hung up.
     pub ended: bool,
-}
-
-/// What a test wants to happen to the calls of one endpoint.
-struct Script {
-    endpoint: Endpoint,
-    /// Any account where there is none.
-    account: Option<String>,
-    then: Then,
-}
-
-enum Then {
-    Once(Answer),
-    Always(Answer),
-    Hold { arrived: oneshot::Sender<String>, release: oneshot::Receiver<Answer> },
-}
-
-#[derive(Default)]
-struct State {
-    official: Vec<OfficialAccount>,
-    /// The accounts that exist, and their nicknames.
-    accounts: BTreeMap<String, String>,
-    scripts: Vec<Script>,
-    calls: Vec<Call>,
-    in_flight: HashMap<String, usize>,
-    /// Accounts of which two calls were in flight at once.
-    overlaps: Vec<String>,
 }
 
 struct Shared {
@@ -121,17 +95,10 @@ pub struct WeChat {
 impl WeChat {
     /// Starts a WeChat that knows these Official Accounts.
     pub async fn start(wechat_ids: &[&str]) -> Self {
-        let official = wechat_ids.iter().enumerate().map(|(number, wechat_id)| OfficialAccount {
-            wechat_id: (*wechat_id).to_owned(),
-            app_id: format!("wx{:016x}", 0x0123_4567_89ab_cde0 + number),
-            app_secret: format!("SECRET{:026x}", rand::random::<u64>()),
-            tokens: 1,
-        });
-        let state = State { official: official.collect(), ..State::default() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(()) });
+        let shared = Arc::new(Shared { state: Mutex::new(State::new(wechat_ids)), changed: watch::Sender::new(()) });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let server = tokio::spawn(serve(listener, shared.clone()));
+        let server = tokio::spawn(wire::serve(listener, shared.clone()));
         Self { shared, address, server }
     }
 
@@ -155,7 +122,7 @@ impl WeChat {
 
     /// Forgets every script: from now on WeChat is itself.
     pub fn recover(&self) {
-        self.shared.state().scripts.clear();
+        self.shared.state().forget_scripts();
     }
 
     /// Holds the next call of an endpoint and account at a barrier.
@@ -163,19 +130,60 @@ impl WeChat {
         let (arrived, told) = oneshot::channel();
         let (go, release) = oneshot::channel();
         self.script(endpoint, Some(account), Then::Hold { arrived, release });
-        Held { shared: self.shared.clone(), endpoint, account: account.to_owned(), told, go }
+        Held::new(self.shared.clone(), endpoint, account, told, go)
     }
 
     /// Makes another token and ends the one before.
     pub fn end_token(&self, wechat_id: &str) {
-        let mut state = self.shared.state();
-        let official = state.official.iter_mut().find(|official| official.wechat_id == wechat_id);
-        official.expect("a known Official Account").tokens += 1;
+        self.shared.state().official_mut(wechat_id).tokens += 1;
     }
 
-    /// Makes an account exist without a call.
+    /// How long every token is said to be good from now on.
+    pub fn set_expires_in(&self, seconds: u64) {
+        self.shared.state().expires_in = seconds;
+    }
+
+    /// The third-party platform that acts for the Official Accounts.
+    pub fn platform(&self) -> Platform {
+        self.shared.state().platform.clone()
+    }
+
+    /// Pushes another ticket to the platform; the former one is no longer good.
+    pub fn set_ticket(&self, ticket: &str) {
+        ticket.clone_into(&mut self.shared.state().platform.ticket);
+    }
+
+    /// Ends every component token of the platform.
+    pub fn end_component_tokens(&self) {
+        self.shared.state().platform.end_tokens();
+    }
+
+    /// Where the organisation's own token server gives out the token of an Official Account.
+    pub fn token_server_url(&self, wechat_id: &str) -> String {
+        format!("{}/token-server/{wechat_id}", self.base_url())
+    }
+
+    /// What the token server wants to see in the header `x-api-key`.
+    pub fn api_key(&self) -> String {
+        self.shared.state().api_key.clone()
+    }
+
+    /// Makes an account exist without a call. The Official Account of its suffix lists it.
     pub fn put(&self, account: &str) {
-        self.shared.state().accounts.insert(account.to_owned(), "put by the test".to_owned());
+        let (_, suffix) = account.split_once('@').unwrap_or_default();
+        self.put_for(suffix, account);
+    }
+
+    /// Makes an account exist that this Official Account lists, whatever the account's suffix.
+    pub fn put_for(&self, wechat_id: &str, account: &str) {
+        self.shared.state().put(wechat_id, account, "put by the test");
+    }
+
+    /// Changes the nickname of an account without a call.
+    pub fn rename(&self, account: &str, nickname: &str) {
+        let mut state = self.shared.state();
+        let account = state.accounts.get_mut(account).expect("the account exists");
+        nickname.clone_into(&mut account.nickname);
     }
 
     /// Removes an account without a call.
@@ -185,7 +193,7 @@ impl WeChat {
 
     /// The nickname of an account, where it exists.
     pub fn nickname(&self, account: &str) -> Option<String> {
-        self.shared.state().accounts.get(account).cloned()
+        self.shared.state().accounts.get(account).map(|account| account.nickname.clone())
     }
 
     pub fn has(&self, account: &str) -> bool {
@@ -215,6 +223,11 @@ impl WeChat {
         self.shared.state().overlaps.clone()
     }
 
+    /// Requests that are none of WeChat's: method and path.
+    pub fn strays(&self) -> Vec<String> {
+        self.shared.state().strays.clone()
+    }
+
     /// Waits until so many calls of an endpoint and account have been answered.
     pub async fn until_answered(&self, endpoint: Endpoint, account: &str, count: usize) {
         let mut changed = self.shared.changed.subscribe();
@@ -232,282 +245,12 @@ impl WeChat {
     }
 
     fn script(&self, endpoint: Endpoint, account: Option<&str>, then: Then) {
-        let account = account.map(str::to_owned);
-        self.shared.state().scripts.push(Script { endpoint, account, then });
+        self.shared.state().script(endpoint, account, then);
     }
 }
 
 impl Drop for WeChat {
     fn drop(&mut self) {
         self.server.abort();
-    }
-}
-
-/// A call that waits at a barrier, or will. Dropped, it closes the connection with nothing done.
-pub struct Held {
-    shared: Arc<Shared>,
-    endpoint: Endpoint,
-    account: String,
-    told: oneshot::Receiver<String>,
-    go: oneshot::Sender<Answer>,
-}
-
-impl Held {
-    /// Waits until the call is there.
-    pub async fn arrived(&mut self) {
-        let told = timeout(DEADLINE, &mut self.told).await;
-        told.unwrap_or_else(|_| panic!("{:?} of {} was not called", self.endpoint, self.account)).expect("the server lives");
-    }
-
-    /// Does the work of the call and goes on holding its answer.
-    pub fn work(&self) {
-        let errcode = self.shared.state().work(self.endpoint, &self.account, "held");
-        assert_eq!(errcode, 0, "the held call had something to do");
-    }
-
-    /// Lets WeChat do and say its usual.
-    pub fn release(self) {
-        self.answer(Answer::Usual);
-    }
-
-    /// Answers the call.
-    pub fn answer(self, answer: Answer) {
-        self.go.send(answer).expect("the caller still waits for an answer");
-    }
-}
-
-impl State {
-    /// Takes what was scripted for a call, where anything was.
-    fn scripted(&mut self, endpoint: Endpoint, account: &str) -> Option<Then> {
-        let fits = |script: &Script| script.endpoint == endpoint && script.account.as_deref().is_none_or(|only| only == account);
-        let at = self.scripts.iter().position(fits)?;
-        match &self.scripts[at].then {
-            Then::Always(answer) => Some(Then::Always(answer.clone())),
-            Then::Once(_) | Then::Hold { .. } => Some(self.scripts.remove(at).then),
-        }
-    }
-
-    fn begin(&mut self, endpoint: Endpoint, request: &Request) -> usize {
-        let account = request.account();
-        if matches!(endpoint, Endpoint::Add | Endpoint::Delete) {
-            let others = self.in_flight.entry(account.clone()).or_default();
-            *others += 1;
-            if *others > 1 {
-                self.overlaps.push(account.clone());
-            }
-        }
-        let token = request.query.get("access_token").cloned().unwrap_or_default();
-        self.calls.push(Call { endpoint, account, token, body: request.text.clone(), ended: false });
-        self.calls.len() - 1
-    }
-
-    fn end(&mut self, call: usize) {
-        let call = &mut self.calls[call];
-        call.ended = true;
-        if let Some(others) = self.in_flight.get_mut(&call.account) {
-            *others -= 1;
-        }
-    }
-
-    /// Changes the accounts as WeChat would and gives its errcode.
-    fn work(&mut self, endpoint: Endpoint, account: &str, nickname: &str) -> i64 {
-        let (_, suffix) = account.split_once('@').unwrap_or_default();
-        match endpoint {
-            Endpoint::Add if self.accounts.contains_key(account) => 65406,
-            Endpoint::Add if self.of_official_account(suffix).count() >= ROOM => 65405,
-            Endpoint::Add => {
-                self.accounts.insert(account.to_owned(), nickname.to_owned());
-                0
-            }
-            Endpoint::Delete if self.accounts.remove(account).is_none() => 65401,
-            Endpoint::Delete | Endpoint::List | Endpoint::StableToken | Endpoint::Token => 0,
-        }
-    }
-
-    fn of_official_account<'a>(&'a self, wechat_id: &'a str) -> impl Iterator<Item = (&'a String, &'a String)> {
-        self.accounts.iter().filter(move |(account, _)| account.split_once('@').is_some_and(|(_, suffix)| suffix == wechat_id))
-    }
-
-    fn usual(&mut self, endpoint: Endpoint, request: &Request) -> Value {
-        match endpoint {
-            Endpoint::StableToken => self.give_token(&request.body["appid"], &request.body["secret"], false),
-            Endpoint::Token => {
-                let query = |name: &str| Value::from(request.query.get(name).cloned());
-                self.give_token(&query("appid"), &query("secret"), true)
-            }
-            Endpoint::Add | Endpoint::Delete | Endpoint::List => self.call(endpoint, request),
-        }
-    }
-
-    fn give_token(&mut self, app_id: &Value, secret: &Value, another: bool) -> Value {
-        let fits = |official: &&mut OfficialAccount| *app_id == official.app_id && *secret == official.app_secret;
-        match self.official.iter_mut().find(fits) {
-            Some(official) => {
-                official.tokens += usize::from(another);
-                json!({"access_token": official.token(), "expires_in": 7200})
-            }
-            None => error_body(40125),
-        }
-    }
-
-    fn call(&mut self, endpoint: Endpoint, request: &Request) -> Value {
-        let token = request.query.get("access_token").cloned().unwrap_or_default();
-        let Some(official) = self.official.iter().find(|official| official.token() == token).cloned() else {
-            return error_body(40001);
-        };
-        if endpoint == Endpoint::List {
-            let list = self.of_official_account(&official.wechat_id);
-            let list = list.map(|(account, nickname)| json!({"kf_account": account, "kf_nick": nickname, "kf_id": "1001"}));
-            return json!({"kf_list": list.collect::<Vec<_>>()});
-        }
-        let account = request.account();
-        if !account.ends_with(&format!("@{}", official.wechat_id)) {
-            return error_body(65401);
-        }
-        let nickname = request.body["nickname"].as_str().unwrap_or_default();
-        error_body(self.work(endpoint, &account, nickname))
-    }
-}
-
-fn error_body(errcode: i64) -> Value {
-    let errmsg = if errcode == 0 { "ok" } else { "scripted rid: 61725984-6126f6f9-040f19c4" };
-    json!({"errcode": errcode, "errmsg": errmsg})
-}
-
-/// Ends a call in the journal however its connection ends.
-struct InFlight {
-    shared: Arc<Shared>,
-    call: usize,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.shared.state().end(self.call);
-        self.shared.changed.send_replace(());
-    }
-}
-
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    // Connections end with the server: dropping the set aborts them.
-    let mut connections = tokio::task::JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(connection(stream, shared.clone()));
-    }
-}
-
-/// One kept-alive connection: requests one after the other until one side closes it.
-async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
-    while let Some(request) = Request::read(&mut stream).await {
-        let Some(endpoint) = request.endpoint() else {
-            let _ = stream.write_all(&response(404, "")).await;
-            return;
-        };
-        let call = shared.state().begin(endpoint, &request);
-        let in_flight = InFlight { shared: shared.clone(), call };
-        shared.changed.send_replace(());
-        let mut one_byte = [0];
-        let answer = tokio::select! {
-            answer = answer(endpoint, &request, &shared) => answer,
-            // Nothing more is sent before the answer, so that a readable stream means a caller who hung up.
-            _ = stream.peek(&mut one_byte) => return,
-        };
-        drop(in_flight);
-        let Some(answer) = answer else { return };
-        if stream.write_all(&answer).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// The bytes to answer with; none where the connection is to be closed instead.
-async fn answer(endpoint: Endpoint, request: &Request, shared: &Shared) -> Option<Vec<u8>> {
-    let scripted = shared.state().scripted(endpoint, &request.account());
-    let answer = match scripted {
-        None => Answer::Usual,
-        Some(Then::Once(answer) | Then::Always(answer)) => answer,
-        Some(Then::Hold { arrived, release }) => {
-            // Nobody listens where the test no longer cares.
-            let _ = arrived.send(request.account());
-            release.await.ok()?
-        }
-    };
-    match answer {
-        Answer::Usual => Some(response(200, &shared.state().usual(endpoint, request).to_string())),
-        Answer::Errcode(errcode) => Some(response(200, &error_body(errcode).to_string())),
-        Answer::Http(status) => Some(response(status, "")),
-        Answer::Body(body) => Some(response(200, &body)),
-        Answer::Lose => {
-            shared.state().usual(endpoint, request);
-            None
-        }
-    }
-}
-
-/// WeChat says `text/plain` of its JSON more often than not.
-fn response(status: u16, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("HTTP/1.1 {status} Scripted\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
-}
-
-/// What the worker asked.
-struct Request {
-    method: String,
-    path: String,
-    query: HashMap<String, String>,
-    text: String,
-    /// The text as JSON; null where it is none.
-    body: Value,
-}
-
-impl Request {
-    /// The next request; `None` at the end of the connection.
-    async fn read(stream: &mut TcpStream) -> Option<Self> {
-        let mut bytes = Vec::new();
-        let head_end = loop {
-            if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at;
-            }
-            if stream.read_buf(&mut bytes).await.ok()? == 0 {
-                return None;
-            }
-        };
-        let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
-        let mut lines = head.lines();
-        let mut words = lines.next()?.split(' ');
-        let (method, target) = (words.next()?.to_owned(), words.next()?);
-        let mut headers = lines.filter_map(|line| line.split_once(':'));
-        let length = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let length: usize = length.map_or(Some(0), |(_, length)| length.trim().parse().ok())?;
-        let mut body = bytes.split_off(head_end + 4);
-        while body.len() < length {
-            if stream.read_buf(&mut body).await.ok()? == 0 {
-                return None;
-            }
-        }
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let query = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| {
-            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
-            (name.to_owned(), value)
-        });
-        let text = String::from_utf8_lossy(&body).into_owned();
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Some(Self { method, path: path.to_owned(), query: query.collect(), text, body })
-    }
-
-    fn endpoint(&self) -> Option<Endpoint> {
-        match (self.method.as_str(), self.path.as_str()) {
-            ("POST", "/cgi-bin/stable_token") => Some(Endpoint::StableToken),
-            ("GET", "/cgi-bin/token") => Some(Endpoint::Token),
-            ("POST", "/customservice/kfaccount/add") => Some(Endpoint::Add),
-            ("POST", "/customservice/kfaccount/del") => Some(Endpoint::Delete),
-            ("GET", "/cgi-bin/customservice/getkflist") => Some(Endpoint::List),
-            _ => None,
-        }
-    }
-
-    /// The account that is asked about, or at a token endpoint the AppID.
-    fn account(&self) -> String {
-        let body = |name: &str| self.body[name].as_str().map(str::to_owned);
-        body("kf_account").or_else(|| body("appid")).or_else(|| self.query.get("appid").cloned()).unwrap_or_default()
     }
 }
