@@ -1,13 +1,15 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint
+.PHONY: help demo test chaos bad-day isolation lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
 	@echo 'make demo KEEP=1   the same, and everything stays up until Ctrl-C'
 	@echo 'make test          every test'
 	@echo 'make chaos         a random run of some minutes with kills and faults: make chaos SEED=7 SECONDS=300'
+	@echo 'make bad-day       5,000 commands while one Official Account is locked out and another has no quota left'
+	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
 	@echo 'Both install RabbitMQ with apt where it is missing. With KF_AMQP__URL they use that broker; the tests that kill nodes start their own.'
@@ -28,6 +30,17 @@ chaos:
 	@KF_AMQP__URL= deploy/prerequisites.sh
 	@cargo build --locked --bins --test chaos
 	@cargo test --locked --quiet --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bad-day:
+	@KF_AMQP__URL= deploy/prerequisites.sh
+	@cargo build --locked --bins --test bad-day
+	@cargo test --locked --quiet --test bad-day
+
+# With optimisation, since it measures.
+isolation:
+	@KF_AMQP__URL= deploy/prerequisites.sh
+	@cargo build --locked --release --bins --test isolation
+	@cargo test --locked --release --quiet --test isolation
 
 lint:
 	@.ci/run lint

@@ -236,12 +236,14 @@ impl Metrics {
         let _ = self.kf_accounts.remove_label_values(&[official_account]);
     }
 
-    /// A pause of an Official Account has begun, or ended.
+    /// Whether an Official Account is paused for a reason.
     pub fn paused(&self, official_account: &str, reason: Reason, yes: bool) {
         self.paused.with_label_values(&[official_account, reason.as_str()]).set(yes.into());
-        if yes {
-            self.pauses_begun.with_label_values(&[reason.as_str()]).inc();
-        }
+    }
+
+    /// A pause has begun.
+    pub fn pause_begins(&self, reason: Reason) {
+        self.pauses_begun.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// A host of WeChat's API is used, or not.

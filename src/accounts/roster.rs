@@ -7,19 +7,28 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::outcome::AttemptFailure;
+use crate::outcome::{AttemptFailure, Class};
 use crate::wechat::Listed;
 
-/// Between two lists.
+/// Between two lists, and after one that failed in passing.
 const SPACING: Duration = Duration::from_secs(1);
+/// After WeChat refused to list, since it will do so again.
+const REFUSED_REST: Duration = Duration::from_secs(60);
 
 /// The list that was asked for last.
 #[derive(Default)]
 pub struct Roster {
     /// Whoever asks holds it, the others wait for it and share what comes.
-    latest: Mutex<Option<Arc<Snapshot>>>,
+    state: Mutex<State>,
     /// What our own calls have changed, and when; `None` where that is not known.
     changes: PlainMutex<HashMap<String, (Instant, Option<bool>)>>,
+}
+
+#[derive(Default)]
+struct State {
+    latest: Option<Arc<Snapshot>>,
+    /// Nobody asks before that instant; this is what the last one was told.
+    rest: Option<(Instant, AttemptFailure)>,
 }
 
 /// A list, as it was at some instant between asking and the answer.
@@ -44,18 +53,35 @@ impl Roster {
         since: Instant,
         ask: impl Future<Output = Result<Vec<Listed>, AttemptFailure>>,
     ) -> Result<Arc<Snapshot>, AttemptFailure> {
-        let mut latest = self.latest.lock().await;
-        if let Some(snapshot) = latest.as_ref() {
+        let mut state = self.state.lock().await;
+        if let Some(snapshot) = &state.latest {
             if snapshot.asked_at >= since {
                 return Ok(Arc::clone(snapshot));
             }
             tokio::time::sleep_until(snapshot.asked_at + SPACING).await;
         }
         let asked_at = Instant::now();
-        let snapshot = Arc::new(Snapshot::new(asked_at, ask.await?));
-        *latest = Some(Arc::clone(&snapshot));
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (at, _)| *at >= asked_at);
-        Ok(snapshot)
+        if let Some((_, failed)) = state.rest.as_ref().filter(|(until, _)| asked_at < *until) {
+            return Err(failed.clone());
+        }
+        match ask.await {
+            Ok(listed) => {
+                let snapshot = Arc::new(Snapshot::new(asked_at, listed));
+                *state = State { latest: Some(Arc::clone(&snapshot)), rest: None };
+                self.changes.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (at, _)| *at >= asked_at);
+                Ok(snapshot)
+            }
+            Err(failed) => {
+                let rest = match failed.class {
+                    // Another token may do at once.
+                    Class::Token => Duration::ZERO,
+                    Class::Retry => SPACING,
+                    _ => REFUSED_REST,
+                };
+                state.rest = Some((Instant::now() + rest, failed.clone()));
+                Err(failed)
+            }
+        }
     }
 
     /// Whether an account exists by a list and what our own calls have changed since; `None` where that is not known.
@@ -108,6 +134,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::{Failure, Reason};
 
     fn listed(kf_account: &str) -> Listed {
         Listed { kf_account: kf_account.to_owned(), nickname: "nick".to_owned() }
@@ -129,6 +156,19 @@ mod tests {
         roster.asked_since(Instant::now(), ask()).await.unwrap();
         assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 2);
         assert!(began.elapsed() >= SPACING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_list_is_not_asked_for_a_minute_and_a_new_token_at_once() {
+        let roster = Roster::default();
+        let refused = |class| AttemptFailure { class, failure: Failure::new(Reason::Misconfigured, "no"), answer_lost: false };
+        let none = roster.asked_since(Instant::now(), async { Err(refused(Class::Token)) }).await;
+        assert!(none.is_err());
+        let none = roster.asked_since(Instant::now(), async { Err(refused(Class::Account { probe: SPACING })) }).await;
+        assert!(none.is_err());
+        assert!(roster.asked_since(Instant::now(), async { Ok(vec![]) }).await.is_err());
+        tokio::time::advance(REFUSED_REST).await;
+        assert!(roster.asked_since(Instant::now(), async { Ok(vec![]) }).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::{Offset, TimeZone};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::token_state::{State, Use};
 use crate::ledger::{Ledger, LedgerError, Reader, StoredToken};
 use crate::metrics::Metrics;
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
@@ -63,16 +63,9 @@ pub enum NoToken {
     Ledger(LedgerError),
 }
 
-/// A token is renewed this long before its end, or a tenth of its life before, whichever is shorter.
-const MARGIN: Duration = Duration::from_secs(300);
-/// A refused token that comes back unchanged is asked for once more after this time, which is also the least time
-/// between forced refreshes.
-const UNCHANGED_WAIT: Duration = Duration::from_secs(30);
 /// After a failed fetch nobody asks again for this long; it doubles with each failure.
 const FIRST_REST: Duration = Duration::from_millis(250);
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// WeChat counts its days from 00:00 in this offset from UTC, in hours.
-const WECHAT_DAY: i8 = 8;
 
 /// One source of tokens, and the token it gave last.
 pub struct TokenSource {
@@ -89,37 +82,6 @@ enum Kind {
     Url(OwnServer),
     Authorizer { platform: Arc<TokenSource>, platform_id: String, app_id: String, refresh_token: Secret },
     Platform(PlatformSettings),
-}
-
-#[derive(Default)]
-struct State {
-    held: Option<Held>,
-    refused: Option<Refused>,
-    /// The last fetch failed: nobody asks again before this instant.
-    rest: Option<(Instant, AttemptFailure)>,
-    failures: u32,
-    /// The day of the last forced refresh, and how many there were.
-    forced: Option<(jiff::civil::Date, u32)>,
-    /// What the ledger holds was read.
-    loaded: bool,
-    /// What the next authorizer token is asked for with, where WeChat has changed it.
-    refresh_token: Option<Secret>,
-    /// What has not been written to the ledger yet. Nothing is fetched before it is.
-    unsaved: Option<StoredToken>,
-}
-
-struct Held {
-    token: Token,
-    renew_at: Instant,
-    ends_at: Instant,
-}
-
-/// The token that WeChat refused last.
-struct Refused {
-    token: Token,
-    at: Instant,
-    /// It was asked for again in vain: until it changes, each refusal is believed at once.
-    given_up: bool,
 }
 
 impl TokenSource {
@@ -197,30 +159,23 @@ impl TokenSource {
 
     /// Throws a refused token away, if it is still the one that is held: another call may have replaced it already.
     pub async fn refuse(&self, token: &Token) {
-        let mut state = self.state.lock().await;
-        if state.held.take_if(|held| held.token == *token).is_some() {
-            let given_up = state.refused.as_ref().is_some_and(|refused| refused.given_up && refused.token == *token);
-            state.refused = Some(Refused { token: token.clone(), at: Instant::now(), given_up });
-        }
+        self.state.lock().await.refuse(token, Instant::now());
     }
 
-    /// Fetches until there is a token that was not refused a moment ago, which takes two fetches at most.
+    /// Fetches until there is a token that may be used, which takes two fetches at most.
     async fn fetch_good(&self, state: &mut State, sources: Sources<'_>) -> Result<Fetched, NoToken> {
         let fetched = self.fetch(state, false, sources).await?;
-        let Some(refused) = state.refused.as_mut().filter(|refused| refused.token == fetched.token) else { return Ok(fetched) };
-        let asked_again = refused.at.elapsed() >= UNCHANGED_WAIT;
-        if !asked_again {
-            let wait = UNCHANGED_WAIT.saturating_sub(refused.at.elapsed());
-            let class = if refused.given_up { Class::Account { probe: UNCHANGED_WAIT } } else { Class::TokenUnchanged { wait } };
-            return Err(NoToken::Failed(Box::new(unchanged(class))));
+        let no_token = |class| Err(NoToken::Failed(Box::new(unchanged(class))));
+        match state.consider(&fetched.token, Instant::now(), self.may_force(state)) {
+            Use::Now => Ok(fetched),
+            Use::NotBefore(wait) => no_token(Class::TokenUnchanged { wait }),
+            Use::GivenUp => no_token(Class::Account { probe: Duration::ZERO }),
+            Use::ForceAnother => {
+                tracing::warn!(source = self.name, "WeChat refuses the token that it gives out; a new one is forced");
+                state.count_forced();
+                self.fetch(state, true, sources).await
+            }
         }
-        let given_up = std::mem::replace(&mut refused.given_up, true);
-        if self.may_force(state) {
-            tracing::warn!(source = self.name, "a new access token is forced");
-            return self.fetch(state, true, sources).await;
-        }
-        // Where it was given up before, a call with it is the probe.
-        if given_up { Ok(fetched) } else { Err(NoToken::Failed(Box::new(unchanged(Class::Account { probe: Duration::ZERO })))) }
     }
 
     async fn fetch(&self, state: &State, force: bool, sources: Sources<'_>) -> Result<Fetched, NoToken> {
@@ -241,12 +196,11 @@ impl TokenSource {
         fetched.map_err(|failed| NoToken::Failed(Box::new(failed)))
     }
 
-    fn may_force(&self, state: &mut State) -> bool {
-        let Kind::Stable { forced_refreshes, .. } = self.kind else { return false };
-        let today = Timestamp::now().to_zoned(TimeZone::fixed(Offset::constant(WECHAT_DAY))).date();
-        let forced = state.forced.filter(|(day, _)| *day == today).map_or(0, |(_, forced)| forced);
-        state.forced = Some((today, forced.saturating_add(u32::from(forced < forced_refreshes))));
-        forced < forced_refreshes
+    fn may_force(&self, state: &State) -> bool {
+        match self.kind {
+            Kind::Stable { forced_refreshes, .. } => state.forced_today() < forced_refreshes,
+            _ => false,
+        }
     }
 
     /// Whoever fails is not asked again at once; what is still good is used meanwhile.
@@ -369,18 +323,4 @@ async fn read_ticket(ticket: &Ticket, wechat: &WeChat) -> Result<Secret, Attempt
         return Err(no_ticket("There is no verify ticket yet; WeChat pushes one to the platform every ten minutes.".to_owned()));
     }
     Ok(text)
-}
-
-impl State {
-    /// The held token, where it can still be used although it should be renewed.
-    fn still_good(&self, now: Instant) -> Option<Token> {
-        self.held.as_ref().filter(|held| now < held.ends_at).map(|held| held.token.clone())
-    }
-
-    fn hold(&mut self, token: Token, life: Duration) -> Token {
-        let now = Instant::now();
-        let margin = MARGIN.min(life / 10);
-        self.held = Some(Held { token: token.clone(), renew_at: now + life.saturating_sub(margin), ends_at: now + life });
-        token
-    }
 }

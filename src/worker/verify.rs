@@ -87,7 +87,7 @@ impl Worker {
             }
             Err(failed) => {
                 let (wechat_id, reason) = (official_account.wechat_id(), failed.failure.reason);
-                tracing::warn!(official_account = wechat_id, %reason, "the kf accounts could not be listed");
+                tracing::debug!(official_account = wechat_id, %reason, "the kf accounts could not be listed");
                 None
             }
         }

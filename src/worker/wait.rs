@@ -41,12 +41,18 @@ impl Worker {
         let news = async {
             let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else { return std::future::pending().await };
             loop {
-                official_account.news().await;
-                // Whoever waits for something else is only concerned when the Official Account is paused meanwhile:
-                // then it does not stay.
-                if matches!(hold, Hold::News(_)) || official_account.paused(job.command.action).is_some_and(|pause| !self.stays(&pause)) {
+                // Listened for before looking, so that nothing is missed in between.
+                let news = official_account.news();
+                let pause = official_account.paused(job.command.action);
+                let over = match hold {
+                    Hold::News(_) => pause.is_none(),
+                    // Whoever waits for something else leaves when its Official Account is paused for long meanwhile.
+                    Hold::Until(_) | Hold::Older(_) => pause.is_some_and(|pause| !self.stays(&pause)),
+                };
+                if over {
                     return;
                 }
+                news.await;
             }
         };
         tokio::select! {
