@@ -218,6 +218,11 @@ impl OfficialAccount {
         InWindow { official_account: Arc::clone(self), place }
     }
 
+    /// How many of its commands are in hand.
+    pub fn in_hand(&self) -> usize {
+        self.window().len()
+    }
+
     /// Whether it holds so many commands, and the oldest of them for so long.
     pub fn is_slow(&self, many: usize, long: Duration) -> bool {
         let window = self.window();

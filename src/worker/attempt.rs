@@ -69,21 +69,21 @@ impl Worker {
         let pause = official_account.paused(job.command.action);
         let last_time = pause.as_ref().is_some_and(|pause| self.tries_a_last_time(job, pause));
         if let Some(pause) = pause.filter(|_| !last_time) {
-            return self.paused(job, pause).await;
+            return self.paused(job, &official_account, pause).await;
         }
         if let Some(step) = self.wait_for_rate(job, &official_account, turn).await {
             return step;
         }
         let permit = match self.permit(job, &official_account, last_time).await {
             Some(Ok(permit)) => permit,
-            Some(Err(pause)) => return self.paused(job, *pause).await,
+            Some(Err(pause)) => return self.paused(job, &official_account, *pause).await,
             None => return Ok(Some(Fate::GivenBack)),
         };
         // While this one waited for its turn another may have found the Official Account blocked.
         let entered = match official_account.enter(job.command.action) {
             Ok(entered) => Some(entered),
             Err(pause) if last_time && pause.scope == Scope::Room => None,
-            Err(pause) => return self.paused(job, *pause).await,
+            Err(pause) => return self.paused(job, &official_account, *pause).await,
         };
         let step = self.attempt_with(job, official_account, &entered).await;
         drop(entered);
@@ -272,7 +272,7 @@ impl Worker {
             Decision::Pause(scope, wait) => {
                 self.pause(official_account, scope, wait, &failed.failure).await?;
                 match official_account.paused(job.command.action) {
-                    Some(pause) => self.wait_out(job, &pause, failed).await,
+                    Some(pause) => self.wait_out(job, official_account, &pause, failed).await,
                     None => self.hold_back_after(job, wait, failed).await,
                 }
             }

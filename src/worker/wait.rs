@@ -47,7 +47,7 @@ impl Worker {
                 let over = match hold {
                     Hold::News(_) => pause.is_none(),
                     // Whoever waits for something else leaves when its Official Account is paused for long meanwhile.
-                    Hold::Until(_) | Hold::Older(_) => pause.is_some_and(|pause| !self.stays(&pause)),
+                    Hold::Until(_) | Hold::Older(_) => pause.is_some_and(|pause| !self.stays(&official_account, &pause)),
                 };
                 if over {
                     return;
@@ -65,13 +65,16 @@ impl Worker {
     }
 
     /// Whether the commands of a paused Official Account stay in hand: where it is about to be known how things are, where
-    /// they can be woken, or where it is short. Others leave at once, so that nobody waits for a stranger.
-    fn stays(&self, pause: &Pause) -> bool {
-        pause.probing || pause.scope == Scope::Room || pause.until.saturating_duration_since(Instant::now()) <= self.settings.slow_after
+    /// they can be woken, or where the pause is short, all in all. Others leave at once, and so do those that fill the
+    /// window, so that nobody waits for a stranger.
+    fn stays(&self, official_account: &OfficialAccount, pause: &Pause) -> bool {
+        let left = pause.until.saturating_duration_since(Instant::now());
+        let short = pause.probing || paused_for(pause) + left <= self.settings.slow_after;
+        (short || pause.scope == Scope::Room) && official_account.in_hand() < self.settings.window_share
     }
 
     /// Where the Official Account is paused, the command waits without a call.
-    pub(super) async fn paused(&self, job: &mut Job, pause: Pause) -> Step {
+    pub(super) async fn paused(&self, job: &mut Job, official_account: &OfficialAccount, pause: Pause) -> Step {
         let age = Timestamp::now().duration_since(job.ticket.age_from);
         // Not before a probe under way has told whether the trouble is over.
         if !pause.probing && age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX) {
@@ -79,11 +82,11 @@ impl Worker {
             return self.finish(job, Outcome::Failed(failure)).await;
         }
         let failed = AttemptFailure { class: Class::Retry, failure: pause.failure.clone(), answer_lost: false };
-        self.wait_out(job, &pause, failed).await
+        self.wait_out(job, official_account, &pause, failed).await
     }
 
     /// Waits until a pause is over.
-    pub(super) async fn wait_out(&self, job: &mut Job, pause: &Pause, failed: AttemptFailure) -> Step {
+    pub(super) async fn wait_out(&self, job: &mut Job, official_account: &OfficialAccount, pause: &Pause, failed: AttemptFailure) -> Step {
         self.metrics.waits(failed.failure.reason);
         let now = Instant::now();
         let until = if pause.probing { now + 2 * self.settings.request_timeout } else { pause.until.max(now) };
@@ -91,14 +94,13 @@ impl Worker {
             Some(end) => until.min(end),
             None => until,
         };
-        if self.stays(pause) && now < self.held_until(job) {
+        if self.stays(official_account, pause) && now < self.held_until(job) {
             let step = self.record_wait(job, &failed).await?;
             job.hold = Some(Hold::News(until.min(self.held_until(job))));
             return Ok(step);
         }
-        let paused_for = Duration::try_from(Timestamp::now().duration_since(pause.since)).unwrap_or_default();
         let left = until.saturating_duration_since(now);
-        Ok(Some(self.leave(job, retry::while_paused(left, paused_for), &failed)))
+        Ok(Some(self.leave(job, retry::while_paused(left, paused_for(pause)), &failed)))
     }
 
     /// When an add has waited long enough for room: then it is tried a last time.
@@ -203,6 +205,10 @@ impl Worker {
     pub(super) fn held_too_long(&self, job: &Job) -> bool {
         job.tries == 0 && job.recorded.is_none() && Instant::now() > self.held_until(job)
     }
+}
+
+fn paused_for(pause: &Pause) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(pause.since)).unwrap_or_default()
 }
 
 /// There is at least one deferred queue: the configuration was checked.

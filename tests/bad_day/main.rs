@@ -5,7 +5,7 @@
 mod figures;
 mod simulator;
 #[path = "../it/support/mod.rs"]
-#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+#[allow(dead_code, unused_imports, reason = "shared with the other tests, which use all of it")]
 mod support;
 mod traffic;
 mod verdict;

@@ -7,7 +7,7 @@ mod ledger;
 mod node;
 mod plan;
 #[path = "../it/support/mod.rs"]
-#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+#[allow(dead_code, unused_imports, reason = "shared with the other tests, which use all of it")]
 mod support;
 mod traffic;
 mod verdict;

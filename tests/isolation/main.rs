@@ -8,7 +8,7 @@ mod figures;
 #[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
 mod simulator;
 #[path = "../it/support/mod.rs"]
-#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+#[allow(dead_code, unused_imports, reason = "shared with the other tests, which use all of it")]
 mod support;
 #[path = "../bad_day/traffic.rs"]
 #[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
