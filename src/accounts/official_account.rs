@@ -155,13 +155,13 @@ impl OfficialAccount {
         tracing::warn!(official_account = self.wechat_id(), %reason, errcode, errmsg, detail, pause_s, "the Official Account is paused");
     }
 
-    /// A call, let through then, went as it should: what held it back is over. Answers the scopes whose pauses were
-    /// remembered over restarts.
-    pub fn resume(&self, action: Action, begun: Instant) -> Vec<Scope> {
+    /// A call, let through then, was judged by WeChat: what held it back is over, except the lack of room where there is
+    /// none. Answers the scopes whose pauses were remembered over restarts.
+    pub fn resume(&self, action: Action, begun: Instant, room: bool) -> Vec<Scope> {
         let (ended, held_back) = {
             let mut pauses = self.pauses();
             let held_back = pauses.all().next().is_some();
-            (pauses.resume(action, begun), held_back)
+            (pauses.resume(action, begun, room), held_back)
         };
         for pause in &ended {
             let reason = pause.failure.reason;

@@ -100,13 +100,15 @@ impl Pauses {
         self.slots[slot(scope)] = Some(Pause { scope, until: now + left, since, failure, probing: false, set_at: now, wait: left });
     }
 
-    /// A call of this action, begun then, went as it should: what held it back is over. Answers what that was. A pause
-    /// that was begun while the call was under way stays, since that is the newer knowledge.
-    pub fn resume(&mut self, action: Action, begun: Instant) -> Vec<Pause> {
+    /// A call of this action, begun then, was judged by WeChat: what held it back is over, except the lack of room where
+    /// there is none. Answers what is over. A pause that was begun while the call was under way stays, since that is the
+    /// newer knowledge.
+    pub fn resume(&mut self, action: Action, begun: Instant, room: bool) -> Vec<Pause> {
         self.malformed = None;
         self.failures = 0;
         self.budget.earn();
-        scopes_of(action).filter_map(|scope| self.slots[slot(scope)].take_if(|pause| pause.set_at <= begun && is_over(pause))).collect()
+        let scopes = scopes_of(action).filter(|scope| room || *scope != Scope::Room);
+        scopes.filter_map(|scope| self.slots[slot(scope)].take_if(|pause| pause.set_at <= begun && is_over(pause))).collect()
     }
 
     /// There may be room among the 100 accounts: one add may try. Answers whether any waits for it.
@@ -121,9 +123,12 @@ impl Pauses {
     }
 
     /// A call failed in a way that asks for another one. Answers the number of such failures in a row where there are
-    /// too many: then the Official Account is only probed.
+    /// too many: then the Official Account is only probed. Calls that were under way together fail together, and count
+    /// as one.
     pub fn struggled(&mut self, way: Way) -> Option<u32> {
-        if self.budget.spend() || way == Way::Probe {
+        let spent = self.budget.spend();
+        let held_back = self.slots[slot(Scope::OfficialAccount)].as_ref().is_some_and(|pause| pause.until > Instant::now());
+        if way == Way::Probe || (spent && !held_back) {
             self.failures = self.failures.saturating_add(1);
             return Some(self.failures);
         }
@@ -202,7 +207,7 @@ mod tests {
         let mut pauses = pauses();
         pauses.pause(Scope::Adds, MINUTE, &failure());
         pauses.pause(Scope::OfficialAccount, MINUTE, &failure());
-        let ended = pauses.resume(Action::Delete, Instant::now());
+        let ended = pauses.resume(Action::Delete, Instant::now(), true);
         assert_eq!(ended.iter().map(|pause| pause.scope).collect::<Vec<_>>(), [Scope::OfficialAccount]);
         assert!(pauses.of(Action::Delete).is_none());
         assert!(pauses.of(Action::Add).is_some());
@@ -214,7 +219,7 @@ mod tests {
         let begun = Instant::now();
         tokio::time::advance(MINUTE).await;
         pauses.pause(Scope::Adds, MINUTE, &failure());
-        assert!(pauses.resume(Action::Add, begun).is_empty());
+        assert!(pauses.resume(Action::Add, begun, true).is_empty());
         assert!(pauses.of(Action::Add).is_some());
     }
 
@@ -229,7 +234,7 @@ mod tests {
         assert!(pauses.enter(Action::Add).unwrap_err().probing);
         pauses.abandon_probe(Action::Add);
         assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe);
-        assert_eq!(pauses.resume(Action::Add, Instant::now()).len(), 1);
+        assert_eq!(pauses.resume(Action::Add, Instant::now(), true).len(), 1);
         assert_eq!((pauses.enter(Action::Delete).unwrap(), pauses.enter(Action::Delete).unwrap()), (Way::Free, Way::Free));
     }
 
@@ -251,10 +256,11 @@ mod tests {
         assert!(pauses.made_room());
         assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe);
         assert!(pauses.enter(Action::Add).is_err());
-        assert!(pauses.resume(Action::Add, Instant::now()).is_empty());
+        assert!(pauses.resume(Action::Add, Instant::now(), true).is_empty());
         assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe, "there may be more room");
         tokio::time::advance(MINUTE).await;
-        assert_eq!(pauses.resume(Action::Add, Instant::now()).len(), 1);
+        assert!(pauses.resume(Action::Add, Instant::now(), false).is_empty(), "this one was refused");
+        assert_eq!(pauses.resume(Action::Add, Instant::now(), true).len(), 1);
         assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Free);
     }
 
@@ -262,8 +268,11 @@ mod tests {
     async fn too_many_failures_in_a_row_are_told() {
         let mut pauses = pauses();
         assert_eq!((pauses.struggled(Way::Free), pauses.struggled(Way::Free)), (None, None));
-        assert_eq!((pauses.struggled(Way::Free), pauses.struggled(Way::Free)), (Some(1), Some(2)));
-        pauses.resume(Action::Add, Instant::now());
+        assert_eq!(pauses.struggled(Way::Free), Some(1));
+        pauses.pause(Scope::OfficialAccount, MINUTE, &failure());
+        assert_eq!(pauses.struggled(Way::Free), None, "it was under way together with the one before");
+        assert_eq!(pauses.struggled(Way::Probe), Some(2));
+        pauses.resume(Action::Add, Instant::now(), true);
         assert_eq!(pauses.struggled(Way::Probe), Some(1), "a probe that fails is believed at once");
     }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::settle::Fate;
 use super::wait::{Hold, Waited};
 use super::{Job, Worker};
-use crate::accounts::{Entered, Identity, Memory, NoToken, OfficialAccount, Sources, Way};
+use crate::accounts::{Entered, Identity, Memory, NoToken, OfficialAccount, Pause, Sources, Way};
 use crate::calls::Permit;
 use crate::event::{History, Identity as EventIdentity, conclude, now};
 use crate::lanes::Turn;
@@ -29,6 +29,15 @@ struct Call {
     way: Way,
     /// When it was let through.
     begun_at: Instant,
+}
+
+/// Why a call may not be made.
+enum NoPermit {
+    /// The delivery is no longer ours, or will not be for long.
+    LetGo,
+    /// Its Official Account was paused while it waited.
+    Paused(Box<Pause>),
+    HeldTooLong,
 }
 
 impl Worker {
@@ -75,9 +84,13 @@ impl Worker {
             return step;
         }
         let permit = match self.permit(job, &official_account, last_time).await {
-            Some(Ok(permit)) => permit,
-            Some(Err(pause)) => return self.paused(job, &official_account, *pause).await,
-            None => return Ok(Some(Fate::GivenBack)),
+            Ok(permit) => permit,
+            Err(NoPermit::Paused(pause)) => return self.paused(job, &official_account, *pause).await,
+            Err(NoPermit::HeldTooLong) => {
+                let detail = "Its turn to call WeChat did not come for as long as a delivery may be held.";
+                return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
+            }
+            Err(NoPermit::LetGo) => return Ok(Some(Fate::GivenBack)),
         };
         // While this one waited for its turn another may have found the Official Account blocked.
         let entered = match official_account.enter(job.command.action) {
@@ -155,12 +168,7 @@ impl Worker {
 
     /// The right to call, alone for a command that was under way when the process died, so that it is known which one it
     /// was if that happens again. Whoever waits for it leaves when its Official Account is paused meanwhile.
-    async fn permit(
-        &self,
-        job: &Job,
-        official_account: &OfficialAccount,
-        last_time: bool,
-    ) -> Option<Result<Permit, Box<crate::accounts::Pause>>> {
+    async fn permit(&self, job: &Job, official_account: &OfficialAccount, last_time: bool) -> Result<Permit, NoPermit> {
         let ready = async {
             let permit = self.calls.acquire(official_account.wechat_id(), job.ticket.suspect).await;
             tokio::time::sleep(permit.wait()).await;
@@ -168,6 +176,7 @@ impl Worker {
         };
         let paused = async {
             loop {
+                // Listened for before looking, so that nothing is missed in between.
                 let news = official_account.news();
                 match official_account.paused(job.command.action) {
                     Some(pause) if !last_time => return Box::new(pause),
@@ -176,10 +185,11 @@ impl Worker {
             }
         };
         tokio::select! {
-            () = self.draining.cancelled() => None,
-            () = job.delivery.session().lost() => None,
-            permit = ready => Some(Ok(permit)),
-            pause = paused => Some(Err(pause)),
+            () = self.draining.cancelled() => Err(NoPermit::LetGo),
+            () = job.delivery.session().lost() => Err(NoPermit::LetGo),
+            permit = ready => Ok(permit),
+            pause = paused => Err(NoPermit::Paused(pause)),
+            () = tokio::time::sleep_until(self.held_until(job)) => Err(NoPermit::HeldTooLong),
         }
     }
 
@@ -187,7 +197,7 @@ impl Worker {
     async fn reached(&self, job: &mut Job, call: &Call, begun: Begun, reached: Reached) -> Step {
         let official_account = &call.official_account;
         self.calls.answered();
-        self.resume(job, call).await?;
+        self.resume(job, call, true).await?;
         let kf_account = job.command.account.as_str();
         match (reached, job.command.action) {
             (Reached::Already, Action::Delete) if let Some(wait) = self.add_may_land(begun) => {
@@ -216,8 +226,8 @@ impl Worker {
     }
 
     /// Whatever held back calls of this kind is over.
-    async fn resume(&self, job: &Job, call: &Call) -> Result<(), LedgerError> {
-        for scope in call.official_account.resume(job.command.action, call.begun_at) {
+    async fn resume(&self, job: &Job, call: &Call, room: bool) -> Result<(), LedgerError> {
+        for scope in call.official_account.resume(job.command.action, call.begun_at, room) {
             self.ledger.forget_pause(call.official_account.wechat_id().to_owned(), scope).await?;
         }
         Ok(())
@@ -236,8 +246,8 @@ impl Worker {
             call.official_account.tokens.refuse(&call.token).await;
         }
         if matches!(failed.class, Class::Permanent | Class::Capacity) {
-            // WeChat has judged the command itself, so nothing holds back its Official Account.
-            self.resume(job, call).await?;
+            // WeChat has judged the command itself, so nothing holds back its Official Account, but the lack of room.
+            self.resume(job, call, failed.class != Class::Capacity).await?;
         }
         self.failed(job, &call.official_account, (call.way, Some(job.command.action)), failed).await
     }

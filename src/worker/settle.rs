@@ -24,9 +24,19 @@ pub enum Fate {
     /// Nobody can be answered: a dead letter.
     DeadLettered(Failure),
     /// It waits for longer than a delivery is held: a copy goes through a deferred queue.
-    PutOff { position: Position, delay: String, waiting: Waiting },
+    PutOff(PutOff),
     /// It is not ours any more, or will not be for long: it is delivered again.
     GivenBack,
+}
+
+/// How a delivery is put off.
+pub struct PutOff {
+    pub position: Position,
+    /// The deferred queue, by the delay as configured.
+    pub delay: String,
+    pub waiting: Waiting,
+    /// It was put off for the same reason before.
+    pub again: bool,
 }
 
 /// Why a delivery could not be settled. It comes again.
@@ -83,7 +93,7 @@ impl Worker {
                 }
             }
             Fate::DeadLettered(failure) => self.dead_letter(delivery, &random_id(), &failure).await,
-            Fate::PutOff { position, delay, waiting } => self.put_off(delivery, position, &delay, waiting).await,
+            Fate::PutOff(how) => self.put_off(delivery, how).await,
             Fate::GivenBack => Ok(()),
         }
     }
@@ -112,12 +122,18 @@ impl Worker {
 
     /// The copy is confirmed, then the ledger is told, then the original is acknowledged. Where a newer command has
     /// superseded this one meanwhile, that is told at once, and the copy will find it told.
-    async fn put_off(&self, delivery: &Delivery, position: Position, delay: &str, waiting: Waiting) -> Result<(), SettleError> {
+    async fn put_off(&self, delivery: &Delivery, how: PutOff) -> Result<(), SettleError> {
+        let PutOff { position, delay, waiting, again } = how;
         let reason = waiting.reason;
-        delivery.put_off(delay, self.ledger.id()).await?;
+        delivery.put_off(&delay, self.ledger.id()).await?;
         let superseded = self.ledger.wait(position, waiting).await?;
         self.metrics.put_off(reason);
-        tracing::info!(position = position.0, %reason, delay, "a command was put off");
+        // A backlog comes round again and again: that is counted, and told the first time.
+        if again {
+            tracing::debug!(position = position.0, %reason, delay, "a command was put off again");
+        } else {
+            tracing::info!(position = position.0, %reason, delay, "a command was put off");
+        }
         match superseded {
             Some(finished) => {
                 self.metrics.finished(&finished.conclusion);

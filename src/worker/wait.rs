@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::attempt::Step;
-use super::settle::Fate;
+use super::settle::{Fate, PutOff};
 use super::{Job, Worker};
 use crate::accounts::{OfficialAccount, Pause};
 use crate::lanes::Turn;
@@ -137,16 +137,20 @@ impl Worker {
     fn leave(&self, job: &Job, wait: Duration, failed: &AttemptFailure) -> Fate {
         let in_vain = matches!(failed.failure.reason, Reason::DayQuota | Reason::AwaitingAdministrator);
         let soon = job.command.action == Action::Delete && !in_vain;
-        let delay = retry::defer_for(&self.retry, if soon { Duration::ZERO } else { wait });
-        put_off(job.ticket.position, delay.map(|delay| delay.name.as_str()), waiting(failed))
+        self.to_be_put_off(&job.ticket, if soon { Duration::ZERO } else { wait }, waiting(failed))
     }
 
     /// The fate of a command whose slow Official Account holds its share of the window already.
     pub(super) fn put_off_for_its_share(&self, ticket: &Ticket) -> Fate {
         self.metrics.waits(Reason::WindowShare);
-        let delay = retry::defer_for(&self.retry, Duration::ZERO);
-        let waiting = Waiting { reason: Reason::WindowShare, answer: None, answer_lost: false };
-        put_off(ticket.position, delay.map(|delay| delay.name.as_str()), waiting)
+        self.to_be_put_off(ticket, Duration::ZERO, Waiting { reason: Reason::WindowShare, answer: None, answer_lost: false })
+    }
+
+    fn to_be_put_off(&self, ticket: &Ticket, wait: Duration, waiting: Waiting) -> Fate {
+        // There is at least one deferred queue: the configuration was checked.
+        let Some(delay) = retry::defer_for(&self.retry, wait) else { return Fate::GivenBack };
+        let again = ticket.trouble.is_some_and(|(trouble, _)| trouble == waiting.reason);
+        Fate::PutOff(PutOff { position: ticket.position, delay: delay.name.clone(), waiting, again })
     }
 
     /// Gives the claim back, with why. The command's fate is told where a newer one has superseded it.
@@ -209,14 +213,6 @@ impl Worker {
 
 fn paused_for(pause: &Pause) -> Duration {
     Duration::try_from(Timestamp::now().duration_since(pause.since)).unwrap_or_default()
-}
-
-/// There is at least one deferred queue: the configuration was checked.
-fn put_off(position: Position, delay: Option<&str>, waiting: Waiting) -> Fate {
-    match delay {
-        Some(delay) => Fate::PutOff { position, delay: delay.to_owned(), waiting },
-        None => Fate::GivenBack,
-    }
 }
 
 fn waiting(failed: &AttemptFailure) -> Waiting {
