@@ -533,3 +533,53 @@ fn sqlite_is_one_without_the_wal_reset_bug() {
     // 3.7.0 to 3.51.2 can damage a WAL database when a second connection writes during a checkpoint.
     assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
 }
+
+#[tokio::test]
+async fn pauses_and_tokens_outlive_the_process_and_give_way_to_newer_ones() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let now = crate::event::now();
+    let answer = Some(Answer { errcode: 45009, errmsg: "quota rid: a-b-c".to_owned() });
+    let failure = Failure { reason: Reason::DayQuota, answer, detail: "used up".to_owned() };
+    let pause = KeptPause { wechat_id: "test".to_owned(), scope: Scope::Adds, since: now, until: now, failure };
+    let later = KeptPause { until: now.checked_add(DAY).unwrap(), ..pause.clone() };
+    let other = KeptPause { scope: Scope::Deletes, ..pause.clone() };
+    for kept in [&pause, &later, &other] {
+        ledger.keep_pause(kept.clone()).await.unwrap();
+    }
+    let token = StoredToken {
+        owner: "test".to_owned(),
+        origin: vec![1, 2],
+        access_token: Secret::from("T1".to_owned()),
+        ends_at: now,
+        refresh_token: Some(Secret::from("R1".to_owned())),
+    };
+    let newer = StoredToken { access_token: Secret::from("T2".to_owned()), ..token.clone() };
+    ledger.save_token(token).await.unwrap();
+    ledger.save_token(newer.clone()).await.unwrap();
+    drop(ledger);
+    let ledger = fixture.open();
+    assert_eq!(ledger.pauses().await.unwrap(), [later, other.clone()]);
+    assert_eq!(ledger.token("test".to_owned()).await.unwrap(), Some(newer));
+    assert_eq!(ledger.token("nobody".to_owned()).await.unwrap(), None);
+    ledger.forget_pause("test".to_owned(), Scope::Adds).await.unwrap();
+    assert_eq!(ledger.pauses().await.unwrap(), [other]);
+}
+
+#[tokio::test]
+async fn what_an_account_should_be_is_what_its_latest_command_asked_for() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let wanted = async || ledger.wanted("test".to_owned()).await.unwrap();
+    assert_eq!(wanted().await, []);
+    let add = ticket(&ledger, "+1").await;
+    let unfinished = wanted().await.remove(0);
+    assert_eq!((unfinished.action, unfinished.nickname.as_deref(), unfinished.unfinished), (Action::Add, Some("n"), true));
+    begin(&ledger, add).await;
+    finish(&ledger, "+1", add, Effect::Created).await;
+    let finished = wanted().await.remove(0);
+    assert_eq!((finished.kf_account.as_str(), finished.nickname.as_deref(), finished.unfinished), ("a@test", Some("n"), false));
+    ticket(&ledger, "-2").await;
+    assert_eq!(wanted().await[0].action, Action::Delete);
+    assert_eq!(ledger.wanted("est".to_owned()).await.unwrap(), [], "an account of another Official Account is none of this one's");
+}
