@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accounts::{InWindow, OfficialAccounts};
+use crate::accounts::{OfficialAccount, OfficialAccounts, Taken};
 use crate::authorisation::Rules;
 use crate::broker::{Deliveries, Delivery, Session};
 use crate::calls::Calls;
@@ -97,7 +97,7 @@ pub struct Job {
     /// Whether the account existed before the first attempt, where that was looked up.
     existed: Option<bool>,
     /// Counts it among those of its Official Account.
-    _in_window: Option<InWindow>,
+    in_hand: Option<Taken>,
 }
 
 /// How often the loop that takes commands comes round when there are none.
@@ -223,15 +223,22 @@ impl Worker {
     /// others must not wait for it.
     fn take_in(self: &Arc<Self>, delivery: Delivery, command: Arc<Command>, ticket: Ticket, taken_at: Instant) {
         let official_account = self.accounts.get(command.account.wechat_id());
-        let Settings { window_share, slow_after, .. } = self.settings;
-        if official_account.as_ref().is_some_and(|official_account| official_account.is_slow(window_share, slow_after)) {
+        if official_account.as_ref().is_some_and(|official_account| self.has_its_share(official_account)) {
             // It may supersede what waits in its lane.
             self.lanes.touch(&command.account.as_str().to_owned());
             let fate = self.put_off_for_its_share(&ticket);
             return self.settle_soon(delivery, fate, taken_at);
         }
-        let in_window = official_account.map(|official_account| official_account.take_in(taken_at));
-        self.enqueue(Job::new(delivery, command, ticket, taken_at, in_window));
+        let in_hand = official_account.map(|official_account| official_account.in_hand.take(taken_at));
+        self.enqueue(Job::new(delivery, command, ticket, taken_at, in_hand));
+    }
+
+    /// Whether an Official Account is slow and has its share of the window. One whose calls hang need not be waited for
+    /// to be known as slow, where there are others to wait for it.
+    fn has_its_share(&self, official_account: &OfficialAccount) -> bool {
+        let in_hand = &official_account.in_hand;
+        in_hand.commands() >= self.settings.window_share
+            && (in_hand.is_older_than(self.settings.slow_after) || (in_hand.hangs() && !self.accounts.is_only_one()))
     }
 
     /// Puts a job into the lane of its account; where nobody works on that lane, somebody starts.
@@ -299,7 +306,7 @@ enum Way {
 }
 
 impl Job {
-    fn new(delivery: Delivery, command: Arc<Command>, ticket: Ticket, taken_at: Instant, in_window: Option<InWindow>) -> Self {
+    fn new(delivery: Delivery, command: Arc<Command>, ticket: Ticket, taken_at: Instant, in_hand: Option<Taken>) -> Self {
         Self {
             delivery,
             command,
@@ -311,7 +318,7 @@ impl Job {
             ticket,
             recorded: None,
             existed: None,
-            _in_window: in_window,
+            in_hand,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is known of each Official Account: what holds it back and why, its token, its rate, and its part of the window.
 
+mod in_hand;
 mod official_account;
 mod pauses;
 mod rate;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use official_account::{Entered, Identity, InWindow, Memory, OfficialAccount};
+pub use in_hand::Taken;
+pub use official_account::{Entered, Identity, Memory, OfficialAccount};
 pub use pauses::{Pause, Way};
 pub use rate::MaxRate;
 pub use roster::{Roster, Snapshot};
@@ -70,6 +72,11 @@ impl OfficialAccounts {
 
     pub fn get(&self, wechat_id: &str) -> Option<Arc<OfficialAccount>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).accounts.get(wechat_id).cloned()
+    }
+
+    /// Whether there is no other that could wait for one.
+    pub fn is_only_one(&self) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).accounts.len() == 1
     }
 
     /// All of them, by WeChat ID.

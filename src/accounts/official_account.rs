@@ -1,7 +1,5 @@
 //! One Official Account: what holds it back, its token and its rate, its part of the window, and what WeChat lists of it.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +9,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::OfficialAccountSettings;
+use super::in_hand::InHand;
 use super::pauses::{Pause, Pauses, Way, is_kept};
 use super::rate::Rate;
 use super::roster::{Roster, Snapshot};
@@ -30,8 +29,8 @@ pub struct OfficialAccount {
     pauses: Mutex<Pauses>,
     /// Told when a pause begins or ends, and when room was made among the 100.
     news: Notify,
-    /// Its commands in hand, by when they were taken.
-    window: Mutex<BTreeSet<(Instant, u64)>>,
+    /// Its commands in hand and its calls in flight.
+    pub in_hand: Arc<InHand>,
     identity: Mutex<Identity>,
     metrics: Arc<Metrics>,
 }
@@ -61,12 +60,6 @@ pub struct Entered {
     official_account: Arc<OfficialAccount>,
 }
 
-/// A command in hand, counted as long as this lives.
-pub struct InWindow {
-    official_account: Arc<OfficialAccount>,
-    place: (Instant, u64),
-}
-
 impl OfficialAccount {
     /// As it is configured, its platform included.
     pub(super) fn new(
@@ -82,7 +75,7 @@ impl OfficialAccount {
             roster: Roster::default(),
             pauses: Mutex::new(Pauses::new(budget)),
             news: Notify::new(),
-            window: Mutex::default(),
+            in_hand: Arc::default(),
             identity: Mutex::new(Identity::Unchecked),
             metrics,
         }
@@ -209,26 +202,6 @@ impl OfficialAccount {
         }
     }
 
-    /// Counts a command in hand.
-    pub fn take_in(self: &Arc<Self>, taken_at: Instant) -> InWindow {
-        // Only tells apart what was taken at the same instant.
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let place = (taken_at, NUMBERS.fetch_add(1, Ordering::Relaxed));
-        self.window().insert(place);
-        InWindow { official_account: Arc::clone(self), place }
-    }
-
-    /// How many of its commands are in hand.
-    pub fn in_hand(&self) -> usize {
-        self.window().len()
-    }
-
-    /// Whether it holds so many commands, and the oldest of them for so long.
-    pub fn is_slow(&self, many: usize, long: Duration) -> bool {
-        let window = self.window();
-        window.len() >= many && window.first().is_some_and(|(taken_at, _)| taken_at.elapsed() >= long)
-    }
-
     pub fn identity(&self) -> Identity {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -267,10 +240,6 @@ impl OfficialAccount {
     fn pauses(&self) -> MutexGuard<'_, Pauses> {
         self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn window(&self) -> MutexGuard<'_, BTreeSet<(Instant, u64)>> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Entered {
@@ -279,11 +248,5 @@ impl Drop for Entered {
             self.official_account.pauses().abandon_probe(self.action);
             self.official_account.news.notify_waiters();
         }
-    }
-}
-
-impl Drop for InWindow {
-    fn drop(&mut self) {
-        self.official_account.window().remove(&self.place);
     }
 }

@@ -38,7 +38,12 @@ enum NoPermit {
     /// Its Official Account was paused while it waited.
     Paused(Box<Pause>),
     HeldTooLong,
+    /// The calls of its Official Account hang, and it is one of those that others wait for.
+    CrowdsOut,
 }
+
+/// How often a command that waits for its turn looks whether others wait for it.
+const LOOK: Duration = Duration::from_millis(250);
 
 impl Worker {
     /// Brings a command a step further.
@@ -90,6 +95,7 @@ impl Worker {
                 let detail = "Its turn to call WeChat did not come for as long as a delivery may be held.";
                 return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
             }
+            Err(NoPermit::CrowdsOut) => return Ok(Some(self.put_off_for_its_share(&job.ticket))),
             Err(NoPermit::LetGo) => return Ok(Some(Fate::GivenBack)),
         };
         // While this one waited for its turn another may have found the Official Account blocked.
@@ -108,6 +114,7 @@ impl Worker {
     async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, entered: &Option<Entered>) -> Step {
         let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
         let begun_at = Instant::now();
+        let _in_flight = official_account.in_hand.call();
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
         let token = match official_account.tokens.get(sources).await {
             Ok(token) => token,
@@ -184,12 +191,22 @@ impl Worker {
                 }
             }
         };
+        let crowds_out = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let beyond = || job.in_hand.as_ref().is_some_and(|taken| taken.is_beyond(self.settings.window_share));
+                if official_account.in_hand.hangs() && !self.accounts.is_only_one() && beyond() {
+                    return;
+                }
+            }
+        };
         tokio::select! {
             () = self.draining.cancelled() => Err(NoPermit::LetGo),
             () = job.delivery.session().lost() => Err(NoPermit::LetGo),
             permit = ready => Ok(permit),
             pause = paused => Err(NoPermit::Paused(pause)),
             () = tokio::time::sleep_until(self.held_until(job)) => Err(NoPermit::HeldTooLong),
+            () = crowds_out => Err(NoPermit::CrowdsOut),
         }
     }
 

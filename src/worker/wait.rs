@@ -70,7 +70,7 @@ impl Worker {
     fn stays(&self, official_account: &OfficialAccount, pause: &Pause) -> bool {
         let left = pause.until.saturating_duration_since(Instant::now());
         let short = pause.probing || paused_for(pause) + left <= self.settings.slow_after;
-        (short || pause.scope == Scope::Room) && official_account.in_hand() < self.settings.window_share
+        (short || pause.scope == Scope::Room) && official_account.in_hand.commands() < self.settings.window_share
     }
 
     /// Where the Official Account is paused, the command waits without a call.
