@@ -56,7 +56,6 @@ pub enum Memory {
 /// A call that was let through. Dropped without a word on how it went, a probe leaves the next call to be the probe.
 pub struct Entered {
     pub way: Way,
-    action: Action,
     official_account: Arc<OfficialAccount>,
 }
 
@@ -113,7 +112,7 @@ impl OfficialAccount {
     /// The pause that holds it back.
     pub fn enter(self: &Arc<Self>, action: Action) -> Result<Entered, Box<Pause>> {
         let way = self.pauses().enter(action)?;
-        Ok(Entered { way, action, official_account: Arc::clone(self) })
+        Ok(Entered { way, official_account: Arc::clone(self) })
     }
 
     /// Holds back what belongs to the scope. Answers what has to be remembered over a restart, or no more.
@@ -185,6 +184,11 @@ impl OfficialAccount {
         }
     }
 
+    /// Whether room was made after that instant.
+    pub fn room_made_since(&self, begun: Instant) -> bool {
+        self.pauses().room_made_since(begun)
+    }
+
     /// Ends when a pause has begun or ended, or room was made, after this was called.
     pub fn news(&self) -> Notified<'_> {
         self.news.notified()
@@ -244,8 +248,8 @@ impl OfficialAccount {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if self.way == Way::Probe {
-            self.official_account.pauses().abandon_probe(self.action);
+        if let Way::Probe(number) = self.way {
+            self.official_account.pauses().end_probe(number);
             self.official_account.news.notify_waiters();
         }
     }

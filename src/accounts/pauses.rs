@@ -18,8 +18,8 @@ pub struct Pause {
     pub since: Timestamp,
     /// What made it begin, or last prolonged it.
     pub failure: Failure,
-    /// One call is under way to find out whether it is over.
-    pub probing: bool,
+    /// The number of the call that is under way to find out whether it is over.
+    probed_by: Option<u64>,
     /// When it was begun or prolonged.
     set_at: Instant,
     /// How long it was to last then.
@@ -35,19 +35,36 @@ pub struct Pauses {
     failures: u32,
     /// The command whose request WeChat called malformed last, if nothing else was answered since.
     malformed: Option<i64>,
+    /// Counts the probes.
+    probes: u64,
+    /// When room was made last among the 100 accounts.
+    room_made_at: Option<Instant>,
 }
 
 /// How a call may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Free,
-    /// A pause has run out: this call alone goes, and tells whether it is over.
-    Probe,
+    /// A pause has run out: this call alone goes, and tells whether it is over. Its number tells it from the next one.
+    Probe(u64),
+}
+
+impl Pause {
+    /// Whether a call is under way to find out whether it is over.
+    pub fn is_probed(&self) -> bool {
+        self.probed_by.is_some()
+    }
+}
+
+impl Way {
+    pub fn is_probe(self) -> bool {
+        matches!(self, Self::Probe(_))
+    }
 }
 
 impl Pauses {
     pub fn new(budget: u32) -> Self {
-        Self { slots: Default::default(), budget: Budget::new(budget), failures: 0, malformed: None }
+        Self { slots: Default::default(), budget: Budget::new(budget), failures: 0, malformed: None, probes: 0, room_made_at: None }
     }
 
     /// Everything that is paused.
@@ -59,7 +76,7 @@ impl Pauses {
     pub fn of(&self, action: Action) -> Option<&Pause> {
         let now = Instant::now();
         let holding = scopes_of(action).filter_map(|scope| self.slots[slot(scope)].as_ref());
-        holding.filter(|pause| pause.probing || pause.until > now).max_by_key(|pause| (!pause.probing, pause.until))
+        holding.filter(|pause| pause.is_probed() || pause.until > now).max_by_key(|pause| (!pause.is_probed(), pause.until))
     }
 
     /// Lets a call through where nothing holds it back, or where it is the one that finds out.
@@ -67,22 +84,22 @@ impl Pauses {
         if let Some(pause) = self.of(action) {
             return Err(Box::new(pause.clone()));
         }
+        let number = self.probes + 1;
         let mut way = Way::Free;
         for scope in scopes_of(action) {
             if let Some(pause) = &mut self.slots[slot(scope)] {
-                pause.probing = true;
-                way = Way::Probe;
+                pause.probed_by = Some(number);
+                self.probes = number;
+                way = Way::Probe(number);
             }
         }
         Ok(way)
     }
 
-    /// A probe ended without telling anything: the next call may be the probe.
-    pub fn abandon_probe(&mut self, action: Action) {
-        for scope in scopes_of(action) {
-            if let Some(pause) = &mut self.slots[slot(scope)] {
-                pause.probing = false;
-            }
+    /// A probe has ended: where it told nothing, the next call may be the probe.
+    pub fn end_probe(&mut self, number: u64) {
+        for pause in self.slots.iter_mut().flatten() {
+            pause.probed_by.take_if(|probe| *probe == number);
         }
     }
 
@@ -91,13 +108,13 @@ impl Pauses {
         let now = Instant::now();
         let place = &mut self.slots[slot(scope)];
         let since = place.as_ref().map_or_else(Timestamp::now, |before| before.since);
-        place.replace(Pause { scope, until: now + wait, since, failure: failure.clone(), probing: false, set_at: now, wait })
+        place.replace(Pause { scope, until: now + wait, since, failure: failure.clone(), probed_by: None, set_at: now, wait })
     }
 
     /// Takes up a pause that was remembered.
     pub fn restore(&mut self, scope: Scope, left: Duration, since: Timestamp, failure: Failure) {
         let now = Instant::now();
-        self.slots[slot(scope)] = Some(Pause { scope, until: now + left, since, failure, probing: false, set_at: now, wait: left });
+        self.slots[slot(scope)] = Some(Pause { scope, until: now + left, since, failure, probed_by: None, set_at: now, wait: left });
     }
 
     /// A call of this action, begun then, was judged by WeChat: what held it back is over, except the lack of room where
@@ -113,13 +130,19 @@ impl Pauses {
 
     /// There may be room among the 100 accounts: one add may try. Answers whether any waits for it.
     pub fn made_room(&mut self) -> bool {
+        self.room_made_at = Some(Instant::now());
         let full = self.slots[slot(Scope::Room)].as_mut();
         if let Some(pause) = full {
             pause.until = Instant::now();
-            pause.probing = false;
+            pause.probed_by = None;
             return true;
         }
         false
+    }
+
+    /// Whether room was made after that instant: then a refusal of a call that had begun before says nothing.
+    pub fn room_made_since(&self, begun: Instant) -> bool {
+        self.room_made_at.is_some_and(|made_at| made_at >= begun)
     }
 
     /// A call failed in a way that asks for another one. Answers the number of such failures in a row where there are
@@ -128,7 +151,7 @@ impl Pauses {
     pub fn struggled(&mut self, way: Way) -> Option<u32> {
         let spent = self.budget.spend();
         let held_back = self.slots[slot(Scope::OfficialAccount)].as_ref().is_some_and(|pause| pause.until > Instant::now());
-        if way == Way::Probe || (spent && !held_back) {
+        if way.is_probe() || (spent && !held_back) {
             self.failures = self.failures.saturating_add(1);
             return Some(self.failures);
         }
@@ -147,7 +170,7 @@ impl Pauses {
 fn is_over(pause: &mut Pause) -> bool {
     if pause.scope == Scope::Room && pause.set_at.elapsed() < pause.wait {
         pause.until = Instant::now();
-        pause.probing = false;
+        pause.probed_by = None;
         return false;
     }
     true
@@ -230,10 +253,12 @@ mod tests {
         pauses.pause(Scope::OfficialAccount, MINUTE, &failure());
         assert!(pauses.enter(Action::Delete).is_err());
         tokio::time::advance(MINUTE).await;
-        assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe);
-        assert!(pauses.enter(Action::Add).unwrap_err().probing);
-        pauses.abandon_probe(Action::Add);
-        assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe);
+        assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe(1));
+        assert!(pauses.enter(Action::Add).unwrap_err().is_probed());
+        pauses.end_probe(1);
+        assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe(2));
+        pauses.end_probe(1);
+        assert!(pauses.enter(Action::Add).is_err(), "the end of a former probe is not that of this one");
         assert_eq!(pauses.resume(Action::Add, Instant::now(), true).len(), 1);
         assert_eq!((pauses.enter(Action::Delete).unwrap(), pauses.enter(Action::Delete).unwrap()), (Way::Free, Way::Free));
     }
@@ -254,10 +279,10 @@ mod tests {
         pauses.pause(Scope::Room, MINUTE, &full);
         assert!(pauses.enter(Action::Add).is_err() && pauses.enter(Action::Delete).is_ok());
         assert!(pauses.made_room());
-        assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe);
+        assert!(pauses.enter(Action::Add).unwrap().is_probe());
         assert!(pauses.enter(Action::Add).is_err());
         assert!(pauses.resume(Action::Add, Instant::now(), true).is_empty());
-        assert_eq!(pauses.enter(Action::Add).unwrap(), Way::Probe, "there may be more room");
+        assert!(pauses.enter(Action::Add).unwrap().is_probe(), "there may be more room");
         tokio::time::advance(MINUTE).await;
         assert!(pauses.resume(Action::Add, Instant::now(), false).is_empty(), "this one was refused");
         assert_eq!(pauses.resume(Action::Add, Instant::now(), true).len(), 1);
@@ -271,9 +296,9 @@ mod tests {
         assert_eq!(pauses.struggled(Way::Free), Some(1));
         pauses.pause(Scope::OfficialAccount, MINUTE, &failure());
         assert_eq!(pauses.struggled(Way::Free), None, "it was under way together with the one before");
-        assert_eq!(pauses.struggled(Way::Probe), Some(2));
+        assert_eq!(pauses.struggled(Way::Probe(1)), Some(2));
         pauses.resume(Action::Add, Instant::now(), true);
-        assert_eq!(pauses.struggled(Way::Probe), Some(1), "a probe that fails is believed at once");
+        assert_eq!(pauses.struggled(Way::Probe(1)), Some(1), "a probe that fails is believed at once");
     }
 
     #[test]

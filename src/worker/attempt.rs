@@ -26,9 +26,17 @@ pub type Step = Result<Option<Fate>, LedgerError>;
 struct Call {
     official_account: Arc<OfficialAccount>,
     token: Token,
+    tried: Tried,
+}
+
+/// How an attempt was made.
+#[derive(Clone, Copy)]
+struct Tried {
     way: Way,
     /// When it was let through.
     begun_at: Instant,
+    /// What was called; nothing where there was no token to call with.
+    called: Option<Action>,
 }
 
 /// Why a call may not be made.
@@ -113,15 +121,16 @@ impl Worker {
     /// The same, once it may be done.
     async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, entered: &Option<Entered>) -> Step {
         let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
-        let begun_at = Instant::now();
+        let tried = Tried { way, begun_at: Instant::now(), called: None };
         let _in_flight = official_account.in_hand.call();
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
         let token = match official_account.tokens.get(sources).await {
             Ok(token) => token,
-            Err(NoToken::Failed(failed)) => return self.failed(job, &official_account, (way, None), *failed).await,
+            Err(NoToken::Failed(failed)) => return self.failed(job, &official_account, tried, *failed).await,
             Err(NoToken::Ledger(error)) => return Err(error),
         };
-        let call = Call { official_account, token, way, begun_at };
+        let tried = Tried { called: Some(job.command.action), ..tried };
+        let call = Call { official_account, token, tried };
         if call.official_account.identity() == Identity::Mistaken
             && let Some(failed) = self.identify(&call.official_account, &call.token).await
         {
@@ -244,7 +253,7 @@ impl Worker {
 
     /// Whatever held back calls of this kind is over.
     async fn resume(&self, job: &Job, call: &Call, room: bool) -> Result<(), LedgerError> {
-        for scope in call.official_account.resume(job.command.action, call.begun_at, room) {
+        for scope in call.official_account.resume(job.command.action, call.tried.begun_at, room) {
             self.ledger.forget_pause(call.official_account.wechat_id().to_owned(), scope).await?;
         }
         Ok(())
@@ -266,17 +275,11 @@ impl Worker {
             // WeChat has judged the command itself, so nothing holds back its Official Account, but the lack of room.
             self.resume(job, call, failed.class != Class::Capacity).await?;
         }
-        self.failed(job, &call.official_account, (call.way, Some(job.command.action)), failed).await
+        self.failed(job, &call.official_account, call.tried, failed).await
     }
 
-    /// The attempt, or the fetch of the token before it (then nothing was called), has failed.
-    async fn failed(
-        &self,
-        job: &mut Job,
-        official_account: &OfficialAccount,
-        (way, called): (Way, Option<Action>),
-        failed: AttemptFailure,
-    ) -> Step {
+    /// The attempt, or the fetch of the token before it, has failed.
+    async fn failed(&self, job: &mut Job, official_account: &OfficialAccount, tried: Tried, failed: AttemptFailure) -> Step {
         job.tries = job.tries.saturating_add(1);
         let (reason, answer) = (failed.failure.reason, failed.failure.answer.as_ref());
         let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
@@ -284,18 +287,21 @@ impl Worker {
         tracing::debug!(command.id = job.command.given.command_id, %reason, errcode, errmsg, attempts, "an attempt has failed");
         if failed.class == Class::Retry {
             self.calls.failed();
-            if let Some(failures) = official_account.struggled(way) {
+            if let Some(failures) = official_account.struggled(tried.way) {
                 let wait = retry::before_probing(&self.retry, failures);
                 self.pause(official_account, Scope::OfficialAccount, wait, &failed.failure).await?;
             }
         } else {
             self.calls.answered();
         }
-        let decision = retry::decide(&self.retry, self.attempted(job, (way, called), reason), &failed);
+        let decision = retry::decide(&self.retry, self.attempted(job, tried, reason), &failed);
         job.token_refused = decision == Decision::AtOnce;
         match decision {
             Decision::AtOnce => self.record_wait(job, &failed).await,
             Decision::After(wait) => self.hold_back_after(job, wait, failed).await,
+            Decision::Pause(Scope::Room, _) if official_account.room_made_since(tried.begun_at) => {
+                self.hold_back_after(job, Duration::ZERO, failed).await
+            }
             Decision::Pause(scope, wait) => {
                 self.pause(official_account, scope, wait, &failed.failure).await?;
                 match official_account.paused(job.command.action) {
@@ -314,17 +320,17 @@ impl Worker {
     }
 
     /// What is known of a command whose attempt has failed.
-    fn attempted(&self, job: &Job, (way, called): (Way, Option<Action>), reason: Reason) -> Attempted {
+    fn attempted(&self, job: &Job, tried: Tried, reason: Reason) -> Attempted {
         let now = now();
         let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
         Attempted {
-            called,
+            called: tried.called,
             attempts: job.ticket.attempts.saturating_sub(job.ticket.attempts_before),
             tries: job.tries,
             age: since(job.ticket.age_from),
             same_trouble_for: job.trouble.filter(|(trouble, _)| *trouble == reason).map_or(Duration::ZERO, |(_, at)| since(at)),
             token_refused_before: job.token_refused,
-            probing: way == Way::Probe,
+            probing: tried.way.is_probe(),
             now,
         }
     }

@@ -69,7 +69,7 @@ impl Worker {
     /// window, so that nobody waits for a stranger.
     fn stays(&self, official_account: &OfficialAccount, pause: &Pause) -> bool {
         let left = pause.until.saturating_duration_since(Instant::now());
-        let short = pause.probing || paused_for(pause) + left <= self.settings.slow_after;
+        let short = pause.is_probed() || paused_for(pause) + left <= self.settings.slow_after;
         (short || pause.scope == Scope::Room) && official_account.in_hand.commands() < self.settings.window_share
     }
 
@@ -77,7 +77,7 @@ impl Worker {
     pub(super) async fn paused(&self, job: &mut Job, official_account: &OfficialAccount, pause: Pause) -> Step {
         let age = Timestamp::now().duration_since(job.ticket.age_from);
         // Not before a probe under way has told whether the trouble is over.
-        if !pause.probing && age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX) {
+        if !pause.is_probed() && age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX) {
             let failure = retry::exhausted(&self.retry, Some(pause.failure));
             return self.finish(job, Outcome::Failed(failure)).await;
         }
@@ -89,7 +89,7 @@ impl Worker {
     pub(super) async fn wait_out(&self, job: &mut Job, official_account: &OfficialAccount, pause: &Pause, failed: AttemptFailure) -> Step {
         self.metrics.waits(failed.failure.reason);
         let now = Instant::now();
-        let until = if pause.probing { now + 2 * self.settings.request_timeout } else { pause.until.max(now) };
+        let until = if pause.is_probed() { now + 2 * self.settings.request_timeout } else { pause.until.max(now) };
         let until = match self.room_awaited_until(job, pause) {
             Some(end) => until.min(end),
             None => until,

@@ -115,6 +115,11 @@ impl Stage {
         self.broker.publish(Message::json(command)).await;
     }
 
+    /// Publishes commands in order.
+    pub async fn send_all(&self, commands: &[Value]) {
+        self.broker.publish_all(commands.iter().map(Message::json)).await;
+    }
+
     /// Publishes a command and waits for its outcome.
     pub async fn outcome(&mut self, command: &Value) -> Received {
         self.send(command).await;
@@ -178,6 +183,23 @@ pub fn add(command_id: &str, account: &str, nickname: &str) -> Value {
 /// A `delete` command.
 pub fn delete(command_id: &str, account: &str) -> Value {
     json!({"command_id": command_id, "action": "delete", "kf_account": account})
+}
+
+/// So many `add` commands for accounts of one Official Account, `<name>0` and so on; the account is the id as well.
+pub fn adds(name: &str, wechat_id: &str, count: usize) -> Vec<Value> {
+    let accounts = (0..count).map(|number| format!("{name}{number}@{wechat_id}"));
+    accounts.map(|account| add(&account, &account, "客服")).collect()
+}
+
+/// The `delete` commands of the same accounts, each under an id of its own.
+pub fn deletes(name: &str, wechat_id: &str, count: usize) -> Vec<Value> {
+    let accounts = (0..count).map(|number| format!("{name}{number}@{wechat_id}"));
+    accounts.map(|account| delete(&format!("delete-{account}"), &account)).collect()
+}
+
+/// The account of a command.
+pub fn account(command: &Value) -> &str {
+    command["kf_account"].as_str().expect("a command names its account")
 }
 
 /// A command with one more field, or with another value of a field.

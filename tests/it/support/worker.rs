@@ -192,6 +192,11 @@ impl Worker {
         std::fs::read_to_string(&self.files.log).expect("the log can be read")
     }
 
+    /// How many lines of the log, in all its lives, hold these words.
+    pub fn logged(&self, words: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(words)).count()
+    }
+
     /// Asks the admin port; `None` while nobody answers.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.admin).await.ok()?;
@@ -204,7 +209,7 @@ impl Worker {
         Some((status, body))
     }
 
-    /// A metric without labels; `None` while nobody answers.
+    /// A metric, with its labels where it has any; `None` while nobody answers.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await?;
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
