@@ -130,9 +130,7 @@ pub fn decide(settings: &Settings, attempted: Attempted, failed: &AttemptFailure
         Class::Retry | Class::Unknown => {
             Decision::After(full_jitter(settings.initial, settings.max_interval, attempted.attempts.max(attempted.tries)))
         }
-        Class::Capacity => {
-            Decision::Pause(Scope::Room, settings.probe_interval.min(settings.capacity_wait.saturating_sub(attempted.same_trouble_for)))
-        }
+        Class::Capacity => Decision::Pause(Scope::Room, settings.probe_interval),
         Class::Minute => Decision::Pause(quota_of(attempted), until_next_minute(attempted.now) + jitter(MINUTE_JITTER)),
         Class::Day => Decision::Pause(quota_of(attempted), until_quota_returns(attempted)),
         Class::Token => Decision::Pause(Scope::OfficialAccount, settings.probe_interval),
@@ -322,7 +320,7 @@ mod tests {
         let nearly = Attempted { same_trouble_for: 599 * SECOND, ..attempted() };
         let over = Attempted { same_trouble_for: 600 * SECOND, ..attempted() };
         assert_eq!(decide(&settings(), attempted(), &failed(Class::Capacity)), Decision::Pause(Scope::Room, 60 * SECOND));
-        assert_eq!(decide(&settings(), nearly, &failed(Class::Capacity)), Decision::Pause(Scope::Room, SECOND));
+        assert_eq!(decide(&settings(), nearly, &failed(Class::Capacity)), Decision::Pause(Scope::Room, 60 * SECOND));
         assert_eq!(reason(decide(&settings(), over, &failed(Class::Capacity))), Reason::AccountLimitReached);
     }
 

@@ -18,17 +18,12 @@ const REFUSED_REST: Duration = Duration::from_secs(60);
 /// The list that was asked for last.
 #[derive(Default)]
 pub struct Roster {
-    /// Whoever asks holds it, the others wait for it and share what comes.
-    state: Mutex<State>,
+    latest: PlainMutex<Option<Arc<Snapshot>>>,
+    /// Whoever asks holds it, the others wait for it and share what comes. Nobody is asked before that instant where the
+    /// last one was refused; this is what it was told.
+    asking: Mutex<Option<(Instant, AttemptFailure)>>,
     /// What our own calls have changed, and when; `None` where that is not known.
     changes: PlainMutex<HashMap<String, (Instant, Option<bool>)>>,
-}
-
-#[derive(Default)]
-struct State {
-    latest: Option<Arc<Snapshot>>,
-    /// Nobody asks before that instant; this is what the last one was told.
-    rest: Option<(Instant, AttemptFailure)>,
 }
 
 /// A list, as it was at some instant between asking and the answer.
@@ -53,35 +48,42 @@ impl Roster {
         since: Instant,
         ask: impl Future<Output = Result<Vec<Listed>, AttemptFailure>>,
     ) -> Result<Arc<Snapshot>, AttemptFailure> {
-        let mut state = self.state.lock().await;
-        if let Some(snapshot) = &state.latest {
+        if let Some(snapshot) = self.latest().filter(|latest| latest.asked_at >= since) {
+            return Ok(snapshot);
+        }
+        let mut rest = self.asking.lock().await;
+        if let Some(snapshot) = self.latest() {
             if snapshot.asked_at >= since {
-                return Ok(Arc::clone(snapshot));
+                return Ok(snapshot);
             }
             tokio::time::sleep_until(snapshot.asked_at + SPACING).await;
         }
         let asked_at = Instant::now();
-        if let Some((_, failed)) = state.rest.as_ref().filter(|(until, _)| asked_at < *until) {
+        if let Some((_, failed)) = rest.as_ref().filter(|(until, _)| asked_at < *until) {
             return Err(failed.clone());
         }
         match ask.await {
             Ok(listed) => {
                 let snapshot = Arc::new(Snapshot::new(asked_at, listed));
-                *state = State { latest: Some(Arc::clone(&snapshot)), rest: None };
+                *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
                 self.changes.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (at, _)| *at >= asked_at);
                 Ok(snapshot)
             }
             Err(failed) => {
-                let rest = match failed.class {
+                let pause = match failed.class {
                     // Another token may do at once.
                     Class::Token => Duration::ZERO,
                     Class::Retry => SPACING,
                     _ => REFUSED_REST,
                 };
-                state.rest = Some((Instant::now() + rest, failed.clone()));
+                *rest = Some((Instant::now() + pause, failed.clone()));
                 Err(failed)
             }
         }
+    }
+
+    fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether an account exists by a list and what our own calls have changed since; `None` where that is not known.

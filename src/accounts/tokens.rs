@@ -58,7 +58,11 @@ pub struct Sources<'a> {
 #[derive(Debug)]
 pub enum NoToken {
     /// Its source gave none.
-    Failed(Box<AttemptFailure>),
+    Failed {
+        failed: Box<AttemptFailure>,
+        /// WeChat itself was asked just now: not an organisation's own server, and not a while ago.
+        asked_wechat: bool,
+    },
     /// It can't be remembered: used without that, it might be lost.
     Ledger(LedgerError),
 }
@@ -82,6 +86,16 @@ enum Kind {
     Url(OwnServer),
     Authorizer { platform: Arc<TokenSource>, platform_id: String, app_id: String, refresh_token: Secret },
     Platform(PlatformSettings),
+}
+
+impl NoToken {
+    fn asked(failed: AttemptFailure) -> Self {
+        Self::Failed { failed: Box::new(failed), asked_wechat: true }
+    }
+
+    fn not_asked(failed: AttemptFailure) -> Self {
+        Self::Failed { failed: Box::new(failed), asked_wechat: false }
+    }
 }
 
 impl TokenSource {
@@ -117,7 +131,7 @@ impl TokenSource {
         }
         if let Some((until, failure)) = state.rest.as_ref().filter(|(until, _)| now < *until) {
             tracing::debug!(source = self.name, rest_ms = (*until - now).as_millis(), "no token is fetched yet");
-            return state.still_good(now).ok_or_else(|| NoToken::Failed(Box::new(failure.clone())));
+            return state.still_good(now).ok_or_else(|| NoToken::not_asked(failure.clone()));
         }
         match self.fetch_good(&mut state, sources).await {
             Ok(fetched) => {
@@ -127,9 +141,10 @@ impl TokenSource {
                 self.keep(&mut state, &fetched, sources.ledger).await?;
                 Ok(state.hold(fetched.token, fetched.life))
             }
-            Err(NoToken::Failed(failed)) => {
+            Err(NoToken::Failed { failed, asked_wechat }) => {
                 sources.metrics.token_fetched(&self.name, false);
-                self.fetch_failed(&mut state, *failed)
+                let token = self.fetch_failed(&mut state, &failed);
+                token.ok_or(NoToken::Failed { failed, asked_wechat })
             }
             Err(error) => Err(error),
         }
@@ -150,11 +165,11 @@ impl TokenSource {
                 return kept.map(|kept| Token::new(kept.access_token.expose().to_owned())).ok_or_else(|| {
                     let detail = "The worker keeps no access token that is still good; to fetch one here would end the worker's. It fetches one with its next command.";
                     let failure = Failure::new(Reason::TokenRefused, detail);
-                    NoToken::Failed(Box::new(AttemptFailure { class: Class::Retry, failure, answer_lost: false }))
+                    NoToken::not_asked(AttemptFailure { class: Class::Retry, failure, answer_lost: false })
                 });
             }
         };
-        fetched.map(|fetched| fetched.token).map_err(|failed| NoToken::Failed(Box::new(failed)))
+        fetched.map(|fetched| fetched.token).map_err(NoToken::asked)
     }
 
     /// Throws a refused token away, if it is still the one that is held: another call may have replaced it already.
@@ -165,7 +180,7 @@ impl TokenSource {
     /// Fetches until there is a token that may be used, which takes two fetches at most.
     async fn fetch_good(&self, state: &mut State, sources: Sources<'_>) -> Result<Fetched, NoToken> {
         let fetched = self.fetch(state, false, sources).await?;
-        let no_token = |class| Err(NoToken::Failed(Box::new(unchanged(class))));
+        let no_token = |class| Err(NoToken::asked(unchanged(class)));
         match state.consider(&fetched.token, Instant::now(), self.may_force(state)) {
             Use::Now => Ok(fetched),
             Use::NotBefore(wait) => no_token(Class::TokenUnchanged { wait }),
@@ -193,7 +208,8 @@ impl TokenSource {
                 return fetch_authorizer((platform_id, platform), app_id, refresh_token, sources).await;
             }
         };
-        fetched.map_err(|failed| NoToken::Failed(Box::new(failed)))
+        let own_server = matches!(self.kind, Kind::Url(_));
+        fetched.map_err(|failed| if own_server { NoToken::not_asked(failed) } else { NoToken::asked(failed) })
     }
 
     fn may_force(&self, state: &State) -> bool {
@@ -204,7 +220,7 @@ impl TokenSource {
     }
 
     /// Whoever fails is not asked again at once; what is still good is used meanwhile.
-    fn fetch_failed(&self, state: &mut State, failed: AttemptFailure) -> Result<Token, NoToken> {
+    fn fetch_failed(&self, state: &mut State, failed: &AttemptFailure) -> Option<Token> {
         let rest = match failed.class {
             Class::TokenUnchanged { wait } => wait,
             _ => FIRST_REST.saturating_mul(1 << state.failures.min(10)).min(LONGEST_REST),
@@ -218,7 +234,7 @@ impl TokenSource {
             tracing::warn!(source = self.name, %reason, errcode, errmsg, detail, "the access token could not be fetched");
         }
         state.rest = Some((Instant::now() + rest, failed.clone()));
-        state.still_good(Instant::now()).ok_or_else(|| NoToken::Failed(Box::new(failed)))
+        state.still_good(Instant::now())
     }
 
     /// Reads what the ledger holds, the first time; writes what could not be written before.
@@ -299,9 +315,9 @@ async fn fetch_authorizer(
             }
             Err(failed) if failed.class == Class::Token => {
                 let class = Class::Account { probe: Duration::ZERO };
-                return Err(NoToken::Failed(Box::new(AttemptFailure { class, ..failed })));
+                return Err(NoToken::asked(AttemptFailure { class, ..failed }));
             }
-            fetched => return fetched.map_err(|failed| NoToken::Failed(Box::new(failed))),
+            fetched => return fetched.map_err(NoToken::asked),
         }
     }
 }

@@ -83,7 +83,7 @@ async fn look_at(means: &Means, account: &OfficialAccount) -> Result<Drift, Stri
     let wanted = || read()?.wanted(account.wechat_id()).map_err(|error| error.to_string());
     let before = wanted()?;
     let token = account.tokens.borrow(&means.wechat, read()?).await.map_err(|error| match error {
-        NoToken::Failed(failed) => format!("there is no access token ({}): {}", failed.failure.reason, failed.failure.detail),
+        NoToken::Failed { failed, .. } => format!("there is no access token ({}): {}", failed.failure.reason, failed.failure.detail),
         NoToken::Ledger(error) => error.to_string(),
     })?;
     let listed = account.roster.asked_since(Instant::now(), means.wechat.list(&token)).await;

@@ -141,8 +141,6 @@ pub struct Begun {
     pub attempts: u32,
     /// An earlier call of this very command may have changed the state: its answer was lost, or its worker died.
     pub answer_lost_before: bool,
-    /// What the command waited for last, and since when.
-    pub trouble: Option<(Reason, Timestamp)>,
     /// When the account's latest add whose answer was lost was sent: it may still land.
     pub lost_add_at: Option<Timestamp>,
 }

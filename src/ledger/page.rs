@@ -239,7 +239,6 @@ impl Page<'_> {
         Ok(Claim::Begun(Begun {
             attempts: row.attempts + 1,
             answer_lost_before: row.answer_lost || forgotten,
-            trouble: row.trouble,
             lost_add_at: lost_add_at.map(|at| at.0),
         }))
     }

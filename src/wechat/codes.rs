@@ -76,6 +76,9 @@ pub fn advice(reason: Reason, errcode: i64) -> &'static str {
         (_, 48001) => {
             "The Official Account may not use this API: it must be certified, have its WeChat ID set, and, where a third-party platform acts for it, grant one of the permission sets 1, 6, 19 or 100 to 101."
         }
+        (_, 61005 | 61006) => {
+            "WeChat refused the third-party platform's verify ticket; it pushes a new one every ten minutes, see that the platform receives and keeps it."
+        }
         (_, 61007) => "The third-party platform was not granted one of the permission sets 1, 6, 19 or 100 to 101.",
         (_, 40125 | 40001) if reason == Reason::Misconfigured => "The AppSecret is wrong; correct `app_secret` of this Official Account.",
         (_, 40013) => "The AppID is wrong; correct `app_id` of this Official Account.",
@@ -86,9 +89,6 @@ pub fn advice(reason: Reason, errcode: i64) -> &'static str {
         (Reason::Misconfigured, _) => "The Official Account's credentials or permissions are not right; compare them with its console.",
         (Reason::AccountBlocked, _) => "WeChat has blocked or frozen the Official Account; its owner must clear this with WeChat.",
         (Reason::AwaitingAdministrator, _) => "WeChat waits for the Official Account's administrator to confirm this worker's IP address.",
-        (_, 61005 | 61006) => {
-            "WeChat refused the third-party platform's verify ticket; it pushes a new one every ten minutes, see that the platform receives and keeps it."
-        }
         (Reason::MinuteQuota, _) => "The per-minute quota of this call is used up; it goes on in the next minute.",
         (Reason::DayQuota, _) => "The daily quota of this call is used up; it goes on after 00:00 in China.",
         (Reason::SystemBusy, _) => "WeChat is busy.",

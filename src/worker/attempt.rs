@@ -37,6 +37,8 @@ struct Tried {
     begun_at: Instant,
     /// What was called; nothing where there was no token to call with.
     called: Option<Action>,
+    /// WeChat itself was asked, so that the failure says something of it.
+    asked_wechat: bool,
 }
 
 /// Why a call may not be made.
@@ -121,12 +123,15 @@ impl Worker {
     /// The same, once it may be done.
     async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, entered: &Option<Entered>) -> Step {
         let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
-        let tried = Tried { way, begun_at: Instant::now(), called: None };
+        let tried = Tried { way, begun_at: Instant::now(), called: None, asked_wechat: true };
         let _in_flight = official_account.in_hand.call();
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
         let token = match official_account.tokens.get(sources).await {
             Ok(token) => token,
-            Err(NoToken::Failed(failed)) => return self.failed(job, &official_account, tried, *failed).await,
+            Err(NoToken::Failed { failed, asked_wechat }) => {
+                let tried = Tried { asked_wechat, ..tried };
+                return self.failed(job, &official_account, tried, *failed).await;
+            }
             Err(NoToken::Ledger(error)) => return Err(error),
         };
         let tried = Tried { called: Some(job.command.action), ..tried };
@@ -155,7 +160,6 @@ impl Worker {
         };
         job.ticket.attempts = begun.attempts;
         job.ticket.suspect = false;
-        job.trouble = begun.trouble;
         job.recorded = None;
         match self.call(job, &call.token).await {
             Ok(reached) => self.reached(job, &call, begun, reached).await,
@@ -285,14 +289,16 @@ impl Worker {
         let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
         let attempts = job.ticket.attempts;
         tracing::debug!(command.id = job.command.given.command_id, %reason, errcode, errmsg, attempts, "an attempt has failed");
-        if failed.class == Class::Retry {
-            self.calls.failed();
-            if let Some(failures) = official_account.struggled(tried.way) {
-                let wait = retry::before_probing(&self.retry, failures);
-                self.pause(official_account, Scope::OfficialAccount, wait, &failed.failure).await?;
-            }
-        } else {
-            self.calls.answered();
+        match (tried.asked_wechat, failed.class) {
+            (true, Class::Retry) => self.calls.failed(),
+            (true, _) => self.calls.answered(),
+            (false, _) => {}
+        }
+        if failed.class == Class::Retry
+            && let Some(failures) = official_account.struggled(tried.way)
+        {
+            let wait = retry::before_probing(&self.retry, failures);
+            self.pause(official_account, Scope::OfficialAccount, wait, &failed.failure).await?;
         }
         let decision = retry::decide(&self.retry, self.attempted(job, tried, reason), &failed);
         job.token_refused = decision == Decision::AtOnce;
@@ -321,7 +327,7 @@ impl Worker {
 
     /// What is known of a command whose attempt has failed.
     fn attempted(&self, job: &Job, tried: Tried, reason: Reason) -> Attempted {
-        let now = now();
+        let now = Timestamp::now();
         let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
         Attempted {
             called: tried.called,

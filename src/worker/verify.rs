@@ -20,10 +20,13 @@ impl Worker {
     /// or where it could not be found out now. A list that is empty or not permitted says nothing, and is not asked
     /// for again.
     pub(super) async fn identify(&self, official_account: &OfficialAccount, token: &Token) -> Option<AttemptFailure> {
-        if official_account.identity() == Identity::Believed {
-            return None;
-        }
-        let listed = official_account.roster.asked_since(Instant::now(), self.wechat.list(token)).await;
+        let since = match official_account.identity() {
+            Identity::Believed => return None,
+            // Accounts don't change hands.
+            Identity::Unchecked => recently(),
+            Identity::Mistaken => Instant::now(),
+        };
+        let listed = official_account.roster.asked_since(since, self.wechat.list(token)).await;
         match listed {
             Ok(snapshot) => (official_account.learn(&snapshot) == Identity::Mistaken).then(|| mismatch(official_account, &snapshot)),
             Err(failed) => match failed.class {
@@ -43,8 +46,7 @@ impl Worker {
         if self.settings.verify.is_none() || !first || job.existed.is_some() {
             return;
         }
-        let recently = Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now);
-        if let Some(snapshot) = self.list_since(official_account, token, recently).await {
+        if let Some(snapshot) = self.list_since(official_account, token, recently()).await {
             job.existed = official_account.roster.exists_by(&snapshot, job.command.account.as_str());
         }
     }
@@ -92,6 +94,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// What was listed since then still tells.
+fn recently() -> Instant {
+    Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now)
 }
 
 fn mismatch(official_account: &OfficialAccount, snapshot: &Snapshot) -> AttemptFailure {

@@ -105,8 +105,11 @@ impl Worker {
 
     /// When an add has waited long enough for room: then it is tried a last time.
     fn room_awaited_until(&self, job: &Job, pause: &Pause) -> Option<Instant> {
-        let (_, since) = job.trouble.filter(|(trouble, _)| pause.scope == Scope::Room && *trouble == pause.failure.reason)?;
-        let waited = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        if pause.scope != Scope::Room {
+            return None;
+        }
+        let since = job.trouble.filter(|(trouble, _)| *trouble == pause.failure.reason).map(|(_, since)| since);
+        let waited = since.map_or(Duration::ZERO, |since| Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default());
         Some(Instant::now() + self.retry.capacity_wait.saturating_sub(waited))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Worker;
-use crate::accounts::{OfficialAccount, Sources};
+use crate::accounts::{NoToken, OfficialAccount, Sources};
 use crate::drift::compare;
 use crate::ledger::LedgerError;
 use crate::outcome::Action;
@@ -46,8 +46,12 @@ impl Worker {
         let wechat_id = official_account.wechat_id();
         let before = self.ledger.wanted(wechat_id.to_owned()).await?;
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
-        // Why there is no token was told where it was fetched.
-        let Ok(token) = official_account.tokens.get(sources).await else { return Ok(()) };
+        let token = match official_account.tokens.get(sources).await {
+            Ok(token) => token,
+            // Why was told where it was fetched.
+            Err(NoToken::Failed { .. }) => return Ok(()),
+            Err(NoToken::Ledger(error)) => return Err(error),
+        };
         let Some(snapshot) = self.list_since(official_account, &token, Instant::now()).await else { return Ok(()) };
         let after = self.ledger.wanted(wechat_id.to_owned()).await?;
         let drift = compare(&before, &after, &snapshot);

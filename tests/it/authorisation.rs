@@ -3,6 +3,7 @@
 use lapin::BasicProperties;
 
 use crate::support::broker::Message;
+use crate::support::eventually;
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Endpoint};
 use crate::support::worker::Settings;
@@ -143,7 +144,11 @@ async fn a_put_off_copy_that_finds_another_ledger_is_a_dead_letter() {
     stage.wechat.next(Endpoint::Add, None, Answer::Errcode(48001));
     let command = add("c1", "anna@test", "安娜");
     stage.send(&command).await;
-    stage.ledger().until("c1", "waiting").await;
+    eventually("the copy is on its way", async || {
+        let copies = [stage.broker.ready("deferred.1s").await, stage.broker.ready("deferred.2s").await];
+        copies.contains(&Some(1)).then_some(())
+    })
+    .await;
     assert_eq!(worker.terminate().await, Some(0));
     stage.ledger().delete();
 

@@ -83,7 +83,7 @@ const TABLE: &[Row] = &[
     (Errcodes(&[40243]),                                         MISCONFIGURED, MISCONFIGURED, MISCONFIGURED),
     (Errcodes(&[41001, 41002, 41004]),                           Bug,           Bug,           Bug),
     (Errcodes(&[42001]),                                         Token,         Token,         Never),
-    // At a token endpoint it is told of a third-party platform's component token, which these Official Accounts don't use.
+    // At a token endpoint it is told of a third-party platform's component token alone: `token_sources` tries that out.
     (Errcodes(&[42006]),                                         Token,         Token,         Never),
     (Errcodes(&[42007]),                                         MISCONFIGURED, MISCONFIGURED, MISCONFIGURED),
     (Errcodes(&[43002, 43003, 44002, 47001]),                    Bug,           Bug,           Bug),

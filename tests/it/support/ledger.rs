@@ -25,6 +25,13 @@ pub struct Entry {
     pub errmsg: Option<String>,
 }
 
+/// A token that the ledger keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptToken {
+    pub access_token: String,
+    pub refresh_token: Option<String>,
+}
+
 /// The write lock of the ledger, until it is dropped: the worker's next commit waits, and fails after its 10 s.
 pub struct WriteLock(#[expect(dead_code, reason = "dropping the connection gives the lock back")] Connection);
 
@@ -84,6 +91,25 @@ impl Ledger {
             })
         };
         connection.query_row(sql, [command_id], entry).optional().expect("the ledger can be read")
+    }
+
+    /// The token that it keeps for an Official Account, where there is one.
+    pub fn token(&self, wechat_id: &str) -> Option<KeptToken> {
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the ledger opens");
+        connection.busy_timeout(Duration::from_secs(10)).expect("a time limit can be set");
+        let sql = "SELECT access_token, refresh_token FROM token WHERE owner = ?1";
+        let token = |row: &rusqlite::Row<'_>| Ok(KeptToken { access_token: row.get(0)?, refresh_token: row.get(1)? });
+        connection.query_row(sql, [wechat_id], token).optional().expect("the ledger can be read")
+    }
+
+    /// The file and its companions, as far as they are there.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let companion = |ending: &str| {
+            let mut path = self.path.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        ["", "-wal", "-shm"].map(companion).into_iter().filter(|path| path.exists()).collect()
     }
 
     /// Waits until the ledger says that a command is in this state.

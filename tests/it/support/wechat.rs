@@ -1,5 +1,6 @@
 //! A scripted WeChat: answers as WeChat does unless a test says otherwise, holds calls at a barrier, and keeps a journal.
 
+mod door;
 mod held;
 mod state;
 mod tokens;
@@ -19,6 +20,7 @@ use super::DEADLINE;
 use state::{State, Then};
 use tokens::{OfficialAccount, Platform};
 
+pub use door::Door;
 pub use held::Held;
 pub use state::errmsg;
 
@@ -106,8 +108,18 @@ impl WeChat {
         format!("http://{}", self.address)
     }
 
+    /// Opens another address at which the same WeChat answers.
+    pub async fn open_door(&self) -> Door {
+        Door::open(self.shared.clone()).await
+    }
+
     pub fn official_accounts(&self) -> Vec<OfficialAccount> {
         self.shared.state().official.clone()
+    }
+
+    /// One of them.
+    pub fn official_account(&self, wechat_id: &str) -> OfficialAccount {
+        self.shared.state().official_mut(wechat_id).clone()
     }
 
     /// Answers the next call of an endpoint (and account, where given) this way.
@@ -151,6 +163,17 @@ impl WeChat {
     /// Pushes another ticket to the platform; the former one is no longer good.
     pub fn set_ticket(&self, ticket: &str) {
         ticket.clone_into(&mut self.shared.state().platform.ticket);
+    }
+
+    /// Gives the platform another AppSecret; the former one is no longer good.
+    pub fn set_platform_secret(&self, secret: &str) {
+        secret.clone_into(&mut self.shared.state().platform.app_secret);
+    }
+
+    /// The Official Account authorises the platform once more: the refresh token that is given here alone is good, and no
+    /// access token is any more.
+    pub fn authorise_again(&self, wechat_id: &str) -> String {
+        self.shared.state().official_mut(wechat_id).authorise_again()
     }
 
     /// Ends every component token of the platform.

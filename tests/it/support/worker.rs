@@ -144,6 +144,28 @@ impl Worker {
         self.ready().await;
     }
 
+    /// Writes another configuration for the next start, or for SIGHUP; its admin port stays where it is asked.
+    pub fn configure(&self, settings: &Settings) {
+        let mut settings = settings.clone();
+        settings.set("admin.listen", self.admin.to_string());
+        std::fs::write(&self.files.config, settings.text()).expect("the configuration can be written");
+    }
+
+    /// Writes another configuration, sends SIGHUP, and waits until the worker says that it was taken up.
+    pub async fn reload(&self, settings: &Settings) {
+        let taken_up = || self.log().matches("the Official Accounts were read again").count();
+        let before = taken_up();
+        self.configure(settings);
+        self.signal("HUP").await;
+        eventually("the configuration is taken up", async || (taken_up() > before).then_some(())).await;
+    }
+
+    /// The lines of `/readyz` that tell of pauses.
+    pub async fn pauses(&self) -> Vec<String> {
+        let (_, text) = self.get("/readyz").await.expect("the worker answers");
+        text.lines().filter(|line| line.starts_with("paused: ")).map(str::to_owned).collect()
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("the worker was running");

@@ -34,6 +34,13 @@ impl OfficialAccount {
         format!("TOKEN-{}-{}", self.app_id, self.tokens)
     }
 
+    /// Ends what the platform had, and gives the refresh token that it has from now on.
+    pub(super) fn authorise_again(&mut self) -> String {
+        self.tokens += 1;
+        self.refreshes += 1;
+        self.refresh_tokens().pop().expect("there is always one")
+    }
+
     /// The refresh tokens that the platform was ever given, oldest first: only the last one is good.
     pub fn refresh_tokens(&self) -> Vec<String> {
         (0..=self.refreshes).map(|number| format!("REFRESH-{}-{number}", self.app_id)).collect()
