@@ -94,7 +94,10 @@ impl Worker {
             Some(end) => until.min(end),
             None => until,
         };
-        if self.stays(official_account, pause) && now < self.held_until(job) {
+        // What can be woken stays for as long as it may be held, anything else only where that is long enough.
+        let wakes = pause.is_probed() || pause.scope == Scope::Room;
+        let in_time = if wakes { now < self.held_until(job) } else { until <= self.held_until(job) };
+        if self.stays(official_account, pause) && in_time {
             let step = self.record_wait(job, &failed).await?;
             job.hold = Some(Hold::News(until.min(self.held_until(job))));
             return Ok(step);
