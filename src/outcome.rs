@@ -315,6 +315,11 @@ words! {
 }
 
 impl Reason {
+    /// Whether it is a failure that passes by itself, mostly soon.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::SystemBusy | Self::Unreachable | Self::AnswerLost | Self::GatewayError | Self::MalformedAnswer)
+    }
+
     /// Reasons of `failed`.
     pub const FAILED: &[Self] = &[
         Self::UnknownOfficialAccount,

@@ -186,7 +186,7 @@ pub fn while_paused(left: Duration, paused_for: Duration) -> Duration {
 
 /// The wait before an Official Account whose calls have failed so often in a row is probed again.
 pub fn before_probing(settings: &Settings, failures: u32) -> Duration {
-    full_jitter(settings.initial, settings.probe_interval.max(settings.initial), failures)
+    full_jitter(settings.initial, settings.max_interval, failures)
 }
 
 /// The wait between calls while everything fails, after so many failures in a row.

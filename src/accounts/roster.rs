@@ -1,6 +1,7 @@
 //! What WeChat lists as an Official Account's kf accounts: asked for at most once a second, shared by all who wait.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as PlainMutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Roster {
     /// Whoever asks holds it, the others wait for it and share what comes. Nobody is asked before that instant where the
     /// last one was refused; this is what it was told.
     asking: Mutex<Option<(Instant, AttemptFailure)>>,
+    /// Lists that failed in a row.
+    failures: AtomicU32,
     /// What our own calls have changed, and when; `None` where that is not known.
     changes: PlainMutex<HashMap<String, (Instant, Option<bool>)>>,
 }
@@ -64,12 +67,14 @@ impl Roster {
         }
         match ask.await {
             Ok(listed) => {
+                self.failures.store(0, Ordering::Relaxed);
                 let snapshot = Arc::new(Snapshot::new(asked_at, listed));
                 *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
                 self.changes.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (at, _)| *at >= asked_at);
                 Ok(snapshot)
             }
             Err(failed) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 let pause = match failed.class {
                     // Another token may do at once.
                     Class::Token => Duration::ZERO,
@@ -80,6 +85,11 @@ impl Roster {
                 Err(failed)
             }
         }
+    }
+
+    /// How many lists have failed since one came.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     fn latest(&self) -> Option<Arc<Snapshot>> {

@@ -112,8 +112,11 @@ impl WeChat {
         let answer = self.http.get(Endpoint::List, "/cgi-bin/customservice/getkflist", &[("access_token", token.expose())]).await;
         timer.observe_duration();
         let (_, answer) = self.judged(Endpoint::List, answer)?;
-        let Some(list) = answer.body.get("kf_list").and_then(Value::as_array) else {
-            return Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer));
+        let list = match answer.body.get("kf_list") {
+            Some(Value::Array(list)) => list.as_slice(),
+            // Where there is nothing to list, there may be no list.
+            None => &[],
+            Some(_) => return Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer)),
         };
         let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(list.iter().map(|entry| Listed { kf_account: text(entry, "kf_account"), nickname: text(entry, "kf_nick") }).collect())

@@ -14,11 +14,14 @@ use crate::wechat::Token;
 /// A list of this age still tells whether an account existed before a command.
 const FRESH: Duration = Duration::from_secs(300);
 
+/// After so many lists that failed in passing, WeChat's word is taken without one.
+const MOST_LISTS: u32 = 5;
+
 impl Worker {
     /// Finds out whether the credentials belong to the Official Account, where that is not known: with swapped
     /// credentials, every delete would look as if the account was gone already. Answers the failure where they do not,
     /// or where it could not be found out now. A list that is empty or not permitted says nothing, and is not asked
-    /// for again.
+    /// for again; nor is one that goes on failing, since then no delete would ever end.
     pub(super) async fn identify(&self, official_account: &OfficialAccount, token: &Token) -> Option<AttemptFailure> {
         let since = match official_account.identity() {
             Identity::Believed => return None,
@@ -30,6 +33,12 @@ impl Worker {
         match listed {
             Ok(snapshot) => (official_account.learn(&snapshot) == Identity::Mistaken).then(|| mismatch(official_account, &snapshot)),
             Err(failed) => match failed.class {
+                Class::Retry if official_account.identity() == Identity::Unchecked && official_account.roster.failures() >= MOST_LISTS => {
+                    let (wechat_id, reason) = (official_account.wechat_id(), failed.failure.reason);
+                    tracing::warn!(official_account = wechat_id, %reason, "it can't be found out whose credentials these are; they are believed");
+                    official_account.identify(Identity::Believed);
+                    None
+                }
                 Class::Account { .. } | Class::Permanent | Class::Bug | Class::Unknown | Class::Capacity => {
                     official_account.identify(Identity::Believed);
                     None

@@ -65,12 +65,15 @@ impl Worker {
     }
 
     /// Whether the commands of a paused Official Account stay in hand: where it is about to be known how things are, where
-    /// they can be woken, or where the pause is short, all in all. Others leave at once, and so do those that fill the
-    /// window, so that nobody waits for a stranger.
+    /// they can be woken, where the pause is short, all in all, or where WeChat only fails in passing and the window has
+    /// room for everybody. Others leave at once, and so do those that fill the window, so that nobody waits for a
+    /// stranger.
     fn stays(&self, official_account: &OfficialAccount, pause: &Pause) -> bool {
+        let share = self.settings.window_share;
         let left = pause.until.saturating_duration_since(Instant::now());
         let short = pause.is_probed() || paused_for(pause) + left <= self.settings.slow_after;
-        (short || pause.scope == Scope::Room) && official_account.in_hand.commands() < self.settings.window_share
+        let in_passing = pause.failure.reason.is_passing() && usize::try_from(self.metrics.held()).is_ok_and(|held| held < share);
+        (short || in_passing || pause.scope == Scope::Room) && official_account.in_hand.commands() < share
     }
 
     /// Where the Official Account is paused, the command waits without a call.

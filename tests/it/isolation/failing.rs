@@ -15,7 +15,7 @@ use crate::support::wechat::{Answer, Endpoint, Held};
 async fn an_official_account_that_always_fails_is_soon_only_probed_and_the_others_are_undisturbed() {
     let mut stage = Stage::new().await;
     let mut settings = stage.settings();
-    settings.set("worker.concurrency", 8).set("retry.budget", 5).set("retry.probe_interval", "400ms");
+    settings.set("worker.concurrency", 8).set("retry.budget", 5).set("retry.max_interval", "400ms");
     let worker = stage.worker_with(&settings).await;
     let (failing, well) = ([deletes("a", "test", 30), adds("a", "test", 30)].concat(), adds("b", "other", 90));
     for command in &failing {

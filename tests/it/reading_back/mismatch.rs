@@ -132,3 +132,16 @@ async fn a_list_that_is_not_permitted_says_nothing_and_is_asked_for_once() {
     assert_eq!(worker.pauses().await, Vec::<String>::new(), "what only the list may not do holds up nothing");
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_goes_on_failing_is_waited_for_a_few_times_and_then_does_without() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker().await;
+    stage.wechat.always(Endpoint::List, None, Answer::Http(502));
+    let event = stage.outcome(&delete("c1", "anna@test")).await;
+    event.assert_succeeded("none");
+    assert_eq!(stage.wechat.calls(Endpoint::List).len(), 5);
+    stage.outcome(&delete("c2", "ben@test")).await.assert_succeeded("none");
+    assert_eq!(stage.wechat.calls(Endpoint::List).len(), 5, "it is not asked again");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
