@@ -37,7 +37,7 @@ pub struct Calls {
 
 struct State {
     in_flight: usize,
-    /// The lines of those who call or wait.
+    /// The lines of all who ever called: kept while idle, since nobody's place in the round may start anew.
     lines: HashMap<Arc<str>, Line>,
     /// Lines in which somebody waits, the one that was served least recently first.
     waiting: BTreeSet<(u64, Arc<str>)>,
@@ -183,8 +183,6 @@ impl State {
             }
             if !line.waiting.is_empty() {
                 self.waiting.insert((line.served, Arc::clone(&wechat_id)));
-            } else if line.in_flight == 0 {
-                self.lines.remove(&wechat_id);
             }
             if let Some(waiting) = somebody {
                 return Some((wechat_id, waiting));
@@ -205,9 +203,6 @@ impl State {
         let Some(line) = self.lines.get_mut(wechat_id) else { return };
         line.in_flight -= 1;
         line.quick = quick;
-        if line.in_flight == 0 && line.waiting.is_empty() {
-            self.lines.remove(wechat_id);
-        }
     }
 }
 
@@ -289,13 +284,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_comes_back_from_idleness_does_not_go_before_who_has_waited() {
+        let calls = calls(1, 1, 10);
+        drop(now(&calls, "waits").await);
+        let held = now(&calls, "idle").await;
+        let mut waits = std::pin::pin!(calls.acquire("waits", false));
+        let mut back = std::pin::pin!(calls.acquire("idle", false));
+        assert!(futures_util::poll!(waits.as_mut()).is_pending() && futures_util::poll!(back.as_mut()).is_pending());
+        drop(held);
+        assert!(futures_util::poll!(back.as_mut()).is_pending());
+        assert!(futures_util::poll!(waits.as_mut()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_stops_waiting_holds_up_nobody() {
         let calls = calls(1, 1, 10);
         let held = now(&calls, "a").await;
         assert!(now(&calls, "b").await.is_none());
         drop(held);
         assert!(now(&calls, "c").await.is_some());
-        assert!(calls.locked().lines.is_empty() && calls.locked().in_flight == 0);
+        assert_eq!(calls.locked().in_flight, 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,9 +47,10 @@ const LONGEST_HOLD: Duration = Duration::from_secs(600);
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Faults> {
     let mut reader = Reader::open(file, environment)?;
     let request_timeout = reader.duration("wechat.request_timeout", 5 * SECOND);
+    let broker = read_broker(&mut reader);
     let config = Config {
-        broker: read_broker(&mut reader),
-        worker: read_worker(&mut reader, request_timeout),
+        worker: read_worker(&mut reader, usize::from(broker.window), request_timeout),
+        broker,
         wechat: read_wechat(&mut reader, request_timeout),
         accounts: read_official_accounts(&mut reader, file),
         retry: read_retry(&mut reader),
@@ -88,19 +89,20 @@ fn read_broker(reader: &mut Reader) -> broker::Settings {
     broker::Settings { uri, prefix, topology, window, defer: Vec::new() }
 }
 
-fn read_worker(reader: &mut Reader, request_timeout: Duration) -> worker::Settings {
+fn read_worker(reader: &mut Reader, window: usize, request_timeout: Duration) -> worker::Settings {
     let concurrency: usize = reader.integer("worker.concurrency", 64, 1..=10_000).try_into().unwrap_or(64);
     let calls_percent: usize = reader.integer("worker.calls_percent", 50, 1..=100).try_into().unwrap_or(50);
+    let window_percent: usize = reader.integer("worker.window_percent", 50, 1..=100).try_into().unwrap_or(50);
     let verify = reader.flag("verify.enabled", false);
     let drift_interval = reader.duration("verify.drift_interval", HOUR);
     worker::Settings {
         concurrency,
         calls_share: (concurrency * calls_percent / 100).max(1),
-        window_share: 0,
+        window_share: (window * window_percent / 100).max(1),
         slow_after: reader.duration("worker.slow_after", 5 * SECOND),
         drain: reader.duration("worker.drain", 20 * SECOND),
         request_timeout,
-        verify: verify.then_some(drift_interval),
+        drift_interval: verify.then_some(drift_interval),
     }
 }
 
@@ -235,9 +237,6 @@ fn check_together(reader: &mut Reader, mut config: Config) -> Config {
     if usize::from(config.broker.window) < config.worker.concurrency {
         reader.fault("worker.window", "is smaller than worker.concurrency: so many calls can never be in flight");
     }
-    let window = usize::from(config.broker.window);
-    let window_percent: usize = reader.integer("worker.window_percent", 50, 1..=100).try_into().unwrap_or(50);
-    config.worker.window_share = (window * window_percent / 100).max(1);
     config.ledger.patience = retry.max_age + longest_defer;
     config.broker.defer = retry.defer.iter().map(|defer| (defer.name.clone(), defer.delay)).collect();
     config

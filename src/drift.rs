@@ -40,6 +40,7 @@ pub struct Renamed {
 }
 
 impl Drift {
+    /// Whether nothing differs.
     pub fn is_none(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.renamed.is_empty()
     }
@@ -67,9 +68,11 @@ pub fn compare(before: &[Wanted], after: &[Wanted], snapshot: &Snapshot) -> Drif
         }
     }
     for kf_account in snapshot.accounts().keys() {
+        if drift.unfinished.contains(kf_account) {
+            continue;
+        }
         let wanted = after.get(kf_account.as_str());
-        let judged = wanted.is_none_or(|_| !drift.unfinished.contains(kf_account));
-        if judged && wanted.is_none_or(|wanted| wanted.action == Action::Delete) {
+        if wanted.is_none_or(|wanted| wanted.action == Action::Delete) {
             drift.unexpected.push(Unexpected { kf_account: kf_account.clone(), deleted: wanted.is_some() });
         }
     }

@@ -34,7 +34,8 @@
 //!
 //! * A delivery is acknowledged only when its outcome is in the ledger and its event is confirmed, or when a confirmed
 //!   copy is in another queue.
-//! * WeChat is called only after the ledger has counted the call.
+//! * An add or a delete is sent to WeChat only after the ledger has counted it.
+//! * A changed refresh token is in the ledger before the access token that came with it is used.
 //! * Calls for one account never overlap, whatever session brought the command.
 //! * An outcome is written once; whoever comes second publishes the first.
 //!
@@ -110,7 +111,7 @@ pub enum RunError {
 }
 
 /// Runs the worker until it is told to shut down, then ends what is in flight. Whatever comes over `changes` meanwhile
-/// takes the place of the configured Official Accounts; commands in hand go on.
+/// takes the place of the configured Official Accounts; calls under way end as they would have.
 ///
 /// # Errors
 /// Where it can't begin, or has given up the broker.
@@ -126,9 +127,9 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     let shown = admin::Shown { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), accounts: Arc::clone(&accounts) };
     admin::serve(config.admin, shown, ended).await?;
     tokio::spawn(prune(ledger.clone()));
-    tokio::spawn(take_changes(Arc::clone(&accounts), changes));
+    tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
     let worker = Arc::new(assemble(&config, ledger, accounts, metrics, readiness, shutdown)?);
-    if let Some(interval) = config.worker.verify {
+    if let Some(interval) = config.worker.drift_interval {
         let worker = Arc::clone(&worker);
         tokio::spawn(async move { worker.watch(interval).await });
     }
@@ -163,9 +164,14 @@ fn assemble(
 }
 
 /// Takes up other Official Accounts as they come.
-async fn take_changes(accounts: Arc<OfficialAccounts>, mut changes: mpsc::Receiver<accounts::Settings>) {
+async fn take_changes(accounts: Arc<OfficialAccounts>, ledger: Ledger, mut changes: mpsc::Receiver<accounts::Settings>) {
     while let Some(settings) = changes.recv().await {
-        let accounts::Replaced { added, changed, removed } = accounts.replace(&settings);
+        let accounts::Replaced { added, changed, removed, forgotten } = accounts.replace(&settings);
+        for (wechat_id, scope) in forgotten {
+            if let Err(error) = ledger.forget_pause(wechat_id, scope).await {
+                tracing::warn!(%error, "a pause that is over will be taken up again after a restart");
+            }
+        }
         let in_all = settings.official_accounts.len();
         tracing::info!(added, changed, removed, in_all, "the Official Accounts were read again; anything else needs a restart");
     }

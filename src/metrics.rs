@@ -87,7 +87,7 @@ impl Metrics {
             command_seconds: make.histogram("kf_command_seconds", "Time from taking a command's message to acknowledging it", &COMMAND)?,
             token_fetches: make.counters(
                 "kf_token_fetches_total",
-                "Fetches of access tokens by Official Account and result",
+                "Fetches of access tokens by Official Account (or `platform` and its AppID) and result",
                 &["official_account", "result"],
             )?,
             calls_in_flight: make.gauge("kf_calls_in_flight", "Calls in flight at WeChat")?,

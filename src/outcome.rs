@@ -315,11 +315,6 @@ words! {
 }
 
 impl Reason {
-    /// Whether it is a failure that passes by itself, mostly soon.
-    pub fn is_passing(self) -> bool {
-        matches!(self, Self::SystemBusy | Self::Unreachable | Self::AnswerLost | Self::GatewayError | Self::MalformedAnswer)
-    }
-
     /// Reasons of `failed`.
     pub const FAILED: &[Self] = &[
         Self::UnknownOfficialAccount,
@@ -397,6 +392,7 @@ impl Reason {
         Self::ServiceNotEnabled,
         Self::AccountLimitReached,
         Self::UnknownErrcode,
+        Self::WorkerBug,
         Self::WechatIdMismatch,
         Self::RateLimited,
         Self::ListDisagrees,
@@ -405,6 +401,17 @@ impl Reason {
         Self::OlderCommandFirst,
         Self::HeldTooLong,
     ];
+
+    /// Whether it is a failure that passes by itself, mostly soon.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::SystemBusy | Self::Unreachable | Self::AnswerLost | Self::GatewayError | Self::MalformedAnswer)
+    }
+
+    /// Whether it lasts for long, whatever anybody calls meanwhile and however the worker is configured: such a pause is
+    /// remembered over restarts, and a delete does not come round sooner for it. Forgetting any other costs one call.
+    pub fn lasts_long(self) -> bool {
+        matches!(self, Self::DayQuota | Self::AwaitingAdministrator)
+    }
 }
 
 #[cfg(test)]

@@ -75,14 +75,17 @@ pub enum Decision {
 /// An undocumented errcode is tried this often.
 const UNKNOWN_ATTEMPTS: u32 = 5;
 /// WeChat's day begins at 00:00 in this offset from UTC, in hours (unconfirmed).
-const WECHAT_DAY: i8 = 8;
+pub const WECHAT_DAY: i8 = 8;
 /// After midnight the quota's return is awaited for up to this long more, so that not everybody comes at once.
 const DAY_JITTER: Duration = Duration::from_secs(300);
-/// Between probes of a daily quota that did not return when it was expected.
-const DAY_PROBE: Duration = Duration::from_secs(3_600);
 /// The same after the full minute.
 const MINUTE_JITTER: Duration = Duration::from_secs(3);
+/// Between probes of a daily quota that did not return when it was expected.
+const DAY_PROBE: Duration = Duration::from_secs(3_600);
 
+/// The longest wait between calls while everything fails, the first time and any time.
+const FIRST_SPACING: Duration = Duration::from_millis(100);
+const LONGEST_SPACING: Duration = Duration::from_secs(1);
 /// The longest wait before the broker is tried again the first time, and any time.
 const FIRST_RECONNECT: Duration = Duration::from_millis(500);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(10);
@@ -191,7 +194,7 @@ pub fn before_probing(settings: &Settings, failures: u32) -> Duration {
 
 /// The wait between calls while everything fails, after so many failures in a row.
 pub fn while_everything_fails(failures: u32) -> Duration {
-    full_jitter(FIRST_RECONNECT / 5, FIRST_RECONNECT * 2, failures)
+    full_jitter(FIRST_SPACING, LONGEST_SPACING, failures)
 }
 
 /// The wait before the broker is tried again after so many failures in a row.

@@ -4,6 +4,8 @@
 //! record → publish, confirmed → acknowledge. A delivery that is not acknowledged comes again: that is the outbox.
 
 mod attempt;
+mod failed;
+mod permit;
 mod settle;
 mod verify;
 mod wait;
@@ -50,9 +52,9 @@ pub struct Settings {
     pub drain: Duration,
     /// How long one request to WeChat may take.
     pub request_timeout: Duration,
-    /// Outcomes that rest on what WeChat says exists already are checked against its list, and all accounts are compared
-    /// with it once in this time.
-    pub verify: Option<Duration>,
+    /// Once in this time all accounts are compared with WeChat's list, and outcomes that rest on what WeChat says exists
+    /// already are checked against it; nothing where that is off.
+    pub drift_interval: Option<Duration>,
 }
 
 /// Everything that carrying out commands needs. It outlives the sessions with the broker.
@@ -161,29 +163,29 @@ impl Worker {
         observe(&self.metrics.ledger_seconds, taken_at.elapsed());
         for ((delivery, message), acceptance) in arrived.into_iter().zip(acceptances) {
             match self.follow(message, acceptance, received_at) {
-                Way::Lane(command, ticket) => self.take_in(delivery, command, ticket, taken_at),
-                Way::Ends(fate) => self.settle_soon(delivery, fate, taken_at),
+                Next::Lane(command, ticket) => self.take_in(delivery, command, ticket, taken_at),
+                Next::Ends(fate) => self.settle_soon(delivery, fate, taken_at),
             }
         }
         Ok(())
     }
 
     /// Where an accepted message goes.
-    fn follow(&self, message: Arrived, acceptance: Acceptance, received_at: Timestamp) -> Way {
+    fn follow(&self, message: Arrived, acceptance: Acceptance, received_at: Timestamp) -> Next {
         match (acceptance, message) {
-            (Acceptance::Unfinished(ticket), Arrived::Command(command)) => Way::Lane(command, ticket),
+            (Acceptance::Unfinished(ticket), Arrived::Command(command)) => Next::Lane(command, ticket),
             // Only commands wait: what is refused is finished as it is accepted.
-            (Acceptance::Unfinished(_), Arrived::Refused(_)) => Way::Ends(Fate::GivenBack),
+            (Acceptance::Unfinished(_), Arrived::Refused(_)) => Next::Ends(Fate::GivenBack),
             (Acceptance::Decided(finished), _) => {
                 self.metrics.finished(&finished.conclusion);
-                Way::Ends(Fate::Concluded(finished))
+                Next::Ends(Fate::Concluded(finished))
             }
             (Acceptance::Repeat(finished), _) => {
                 self.metrics.repeats.inc();
-                Way::Ends(Fate::Concluded(finished))
+                Next::Ends(Fate::Concluded(finished))
             }
-            (Acceptance::Conflict, message) => Way::Ends(settle::reused(&message, received_at)),
-            (Acceptance::LedgerLost, _) => Way::Ends(settle::ledger_lost()),
+            (Acceptance::Conflict, message) => Next::Ends(settle::reused(&message, received_at)),
+            (Acceptance::LedgerLost, _) => Next::Ends(settle::ledger_lost()),
         }
     }
 
@@ -300,7 +302,7 @@ enum Sorted {
 }
 
 /// Where an accepted message goes.
-enum Way {
+enum Next {
     Lane(Arc<Command>, Ticket),
     Ends(Fate),
 }

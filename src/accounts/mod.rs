@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use in_hand::Taken;
-pub use official_account::{Entered, Identity, Memory, OfficialAccount};
+pub use official_account::{Credentials, Entered, Memory, OfficialAccount};
 pub use pauses::{Pause, Way};
 pub use rate::MaxRate;
 pub use roster::{Roster, Snapshot};
@@ -23,6 +23,7 @@ pub use tokens::{NoToken, PlatformSettings, Sources, Ticket, TokenKind, TokenSou
 
 use crate::ledger::KeptPause;
 use crate::metrics::Metrics;
+use crate::outcome::Scope;
 
 /// The Official Accounts that commands may name.
 #[derive(Debug, Clone, Default)]
@@ -56,11 +57,13 @@ struct Known {
 }
 
 /// What a change of the configuration came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replaced {
     pub added: usize,
     pub changed: usize,
     pub removed: usize,
+    /// Pauses that were remembered over restarts and are no more, by WeChat ID.
+    pub forgotten: Vec<(String, Scope)>,
 }
 
 impl OfficialAccounts {
@@ -86,7 +89,7 @@ impl OfficialAccounts {
         all
     }
 
-    /// Takes up another configuration. What has not changed keeps all that is known of it; commands in hand go on.
+    /// Takes up another configuration. What has not changed keeps all that is known of it; calls under way end as they would have.
     pub fn replace(&self, settings: &Settings) -> Replaced {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *known);
@@ -95,7 +98,7 @@ impl OfficialAccounts {
             let source = same.unwrap_or_else(|| Arc::new(TokenSource::platform(platform.clone())));
             known.platforms.push((platform.clone(), source));
         }
-        let mut replaced = Replaced { added: 0, changed: 0, removed: 0 };
+        let mut replaced = Replaced::default();
         for account in &settings.official_accounts {
             let platform = known.platform_of(account);
             let old = before.accounts.get(&account.wechat_id);
@@ -107,7 +110,7 @@ impl OfficialAccounts {
         }
         for (wechat_id, old) in &before.accounts {
             if !known.accounts.get(wechat_id).is_some_and(|new| Arc::ptr_eq(new, old)) {
-                old.forget();
+                replaced.forgotten.extend(old.forget().into_iter().map(|scope| (wechat_id.clone(), scope)));
             }
             if !known.accounts.contains_key(wechat_id) {
                 replaced.removed += 1;

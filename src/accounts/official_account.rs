@@ -1,5 +1,6 @@
 //! One Official Account: what holds it back, its token and its rate, its part of the window, and what WeChat lists of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::OfficialAccountSettings;
 use super::in_hand::InHand;
-use super::pauses::{Pause, Pauses, Way, is_kept};
+use super::pauses::{Pause, Pauses, Way};
 use super::rate::Rate;
 use super::roster::{Roster, Snapshot};
 use super::tokens::{PlatformSettings, TokenSource};
@@ -31,13 +32,15 @@ pub struct OfficialAccount {
     news: Notify,
     /// Its commands in hand and its calls in flight.
     pub in_hand: Arc<InHand>,
-    identity: Mutex<Identity>,
+    credentials: Mutex<Credentials>,
+    /// It is configured no more, or otherwise.
+    forgotten: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 /// Whether the credentials belong to the Official Account of this WeChat ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
+pub enum Credentials {
     Unchecked,
     /// WeChat's list shows nothing to the contrary.
     Believed,
@@ -75,7 +78,8 @@ impl OfficialAccount {
             pauses: Mutex::new(Pauses::new(budget)),
             news: Notify::new(),
             in_hand: Arc::default(),
-            identity: Mutex::new(Identity::Unchecked),
+            credentials: Mutex::new(Credentials::Unchecked),
+            forgotten: AtomicBool::new(false),
             metrics,
         }
     }
@@ -117,6 +121,9 @@ impl OfficialAccount {
 
     /// Holds back what belongs to the scope. Answers what has to be remembered over a restart, or no more.
     pub fn pause(&self, scope: Scope, wait: Duration, failure: &Failure) -> Option<Memory> {
+        if self.forgotten.load(Ordering::Relaxed) {
+            return None;
+        }
         let before = self.pauses().pause(scope, wait, failure);
         let since = before.as_ref().map_or_else(Timestamp::now, |pause| pause.since);
         let held_back = before.as_ref().is_some_and(|pause| pause.until > Instant::now());
@@ -128,11 +135,11 @@ impl OfficialAccount {
         if !held_back {
             self.news.notify_waiters();
         }
-        if is_kept(failure.reason) {
+        if failure.reason.lasts_long() {
             let until = Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX);
             return Some(Memory::Keep(KeptPause { wechat_id: self.wechat_id().to_owned(), scope, since, until, failure: failure.clone() }));
         }
-        before.filter(|before| is_kept(*before)).map(|_| Memory::Forget(scope))
+        before.filter(|before| before.lasts_long()).map(|_| Memory::Forget(scope))
     }
 
     fn tell_pause(&self, before: Option<Reason>, wait: Duration, failure: &Failure) {
@@ -163,7 +170,7 @@ impl OfficialAccount {
         if held_back {
             self.news.notify_waiters();
         }
-        ended.into_iter().filter(|pause| is_kept(pause.failure.reason)).map(|pause| pause.scope).collect()
+        ended.into_iter().filter(|pause| pause.failure.reason.lasts_long()).map(|pause| pause.scope).collect()
     }
 
     /// A call failed in a way that asks for another one. Answers the number of such failures in a row where there are
@@ -195,8 +202,8 @@ impl OfficialAccount {
     }
 
     /// Whether a call may go at once as far as `max_rate` is concerned; it is counted then.
-    pub fn has_rate(&self) -> bool {
-        self.rate.as_ref().is_none_or(Rate::is_free)
+    pub fn takes_rate(&self) -> bool {
+        self.rate.as_ref().is_none_or(Rate::try_turn)
     }
 
     /// Waits for a call's turn at `max_rate`, and counts it.
@@ -206,33 +213,36 @@ impl OfficialAccount {
         }
     }
 
-    pub fn identity(&self) -> Identity {
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn credentials(&self) -> Credentials {
+        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what WeChat's list said of the credentials, and how many kf accounts there are.
-    pub fn learn(&self, snapshot: &Snapshot) -> Identity {
+    pub fn learn(&self, snapshot: &Snapshot) -> Credentials {
         self.metrics.kf_accounts(self.wechat_id(), snapshot.used);
-        let identity = match snapshot.stranger(self.wechat_id()) {
-            Some(_) => Identity::Mistaken,
-            None => Identity::Believed,
+        let credentials = match snapshot.stranger(self.wechat_id()) {
+            Some(_) => Credentials::Mistaken,
+            None => Credentials::Believed,
         };
-        self.identify(identity);
-        identity
+        self.identify(credentials);
+        credentials
     }
 
-    pub fn identify(&self, identity: Identity) {
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+    /// Believes this of the credentials from now on.
+    pub fn identify(&self, credentials: Credentials) {
+        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = credentials;
     }
 
-    /// It is configured no more, or otherwise.
-    pub(super) fn forget(&self) {
-        let forgotten = self.all_pauses();
-        *self.pauses() = Pauses::new(0);
-        for pause in forgotten {
+    /// It is configured no more, or otherwise: what its last calls learn is of no use. Answers the scopes whose pauses
+    /// were remembered over restarts.
+    pub(super) fn forget(&self) -> Vec<Scope> {
+        self.forgotten.store(true, Ordering::Relaxed);
+        let ended = self.pauses().forget();
+        for pause in &ended {
             self.show(pause.failure.reason);
         }
         self.news.notify_waiters();
+        ended.into_iter().filter(|pause| pause.failure.reason.lasts_long()).map(|pause| pause.scope).collect()
     }
 
     /// Shows whether anything is paused for a reason.

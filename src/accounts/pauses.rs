@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::outcome::{Action, Failure, Reason, Scope};
+use crate::outcome::{Action, Failure, Scope};
 use crate::retry::Budget;
 
 /// Calls of some kind are not made for a while.
@@ -140,6 +140,11 @@ impl Pauses {
         false
     }
 
+    /// Everything is over. Answers what was held back.
+    pub fn forget(&mut self) -> Vec<Pause> {
+        self.slots.iter_mut().filter_map(Option::take).collect()
+    }
+
     /// Whether room was made after that instant: then a refusal of a call that had begun before says nothing.
     pub fn room_made_since(&self, begun: Instant) -> bool {
         self.room_made_at.is_some_and(|made_at| made_at >= begun)
@@ -176,12 +181,6 @@ fn is_over(pause: &mut Pause) -> bool {
     true
 }
 
-/// Whether a pause is worth remembering over a restart: those that a wrong configuration does not explain, and that
-/// last long. Forgetting any other costs one call.
-pub fn is_kept(reason: Reason) -> bool {
-    matches!(reason, Reason::DayQuota | Reason::AwaitingAdministrator)
-}
-
 fn scopes_of(action: Action) -> impl Iterator<Item = Scope> {
     let scopes: &[Scope] = match action {
         Action::Add => &[Scope::OfficialAccount, Scope::Adds, Scope::Room],
@@ -202,6 +201,7 @@ fn slot(scope: Scope) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Reason;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

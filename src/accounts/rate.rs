@@ -54,8 +54,8 @@ impl Rate {
         Self { limiter: RateLimiter::direct(quota), clock: DefaultClock::default(), line: Mutex::new(()) }
     }
 
-    /// Whether a call may go at once; it is counted then.
-    pub fn is_free(&self) -> bool {
+    /// Takes a call's turn, where it may go at once, and counts it.
+    pub fn try_turn(&self) -> bool {
         self.line.try_lock().is_ok_and(|_next| self.limiter.check().is_ok())
     }
 
@@ -95,6 +95,6 @@ mod tests {
         futures_util::future::join_all((0..20).map(ask)).await;
         assert!(began.elapsed() >= Duration::from_millis(140), "5 at once, then 15 of them 10 ms apart: {:?}", began.elapsed());
         assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>());
-        assert!(!rate.is_free());
+        assert!(!rate.try_turn());
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::ledger::StoredToken;
 use crate::outcome::AttemptFailure;
+use crate::retry::WECHAT_DAY;
 use crate::secret::Secret;
 use crate::wechat::Token;
 
@@ -17,8 +18,6 @@ const MARGIN: Duration = Duration::from_secs(300);
 /// A refused token that comes back unchanged is asked for once more after this time, which is also the least time
 /// between forced refreshes.
 const UNCHANGED_WAIT: Duration = Duration::from_secs(30);
-/// WeChat counts its days from 00:00 in this offset from UTC, in hours.
-const WECHAT_DAY: i8 = 8;
 
 #[derive(Default)]
 pub struct State {

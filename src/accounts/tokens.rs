@@ -15,7 +15,7 @@ use crate::ledger::{Ledger, LedgerError, Reader, StoredToken};
 use crate::metrics::Metrics;
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
 use crate::secret::Secret;
-use crate::wechat::{AppCredentials, Fetched, OwnServer, Token, WeChat, unchanged};
+use crate::wechat::{AppCredentials, Fetched, OwnServer, Token, WeChat};
 
 /// Where an Official Account's token comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -339,4 +339,11 @@ async fn read_ticket(ticket: &Ticket, wechat: &WeChat) -> Result<Secret, Attempt
         return Err(no_ticket("There is no verify ticket yet; WeChat pushes one to the platform every ten minutes.".to_owned()));
     }
     Ok(text)
+}
+
+/// The failure of a token that WeChat refused and gives out again.
+fn unchanged(class: Class) -> AttemptFailure {
+    let detail =
+        "WeChat refused the access token and gives out the same one again; another program may be fetching tokens with the same AppID.";
+    AttemptFailure { class, failure: Failure::new(Reason::TokenRefused, detail), answer_lost: false }
 }

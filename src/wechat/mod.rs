@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use http::BuildError;
-pub use token::{AppCredentials, Fetched, OwnServer, unchanged};
+pub use token::{AppCredentials, Fetched, OwnServer};
 
 use crate::command::Command;
 use crate::metrics::Metrics;

@@ -173,10 +173,3 @@ impl WeChat {
         }
     }
 }
-
-/// The failure of a token that WeChat refused and gives out again.
-pub fn unchanged(class: Class) -> AttemptFailure {
-    let detail =
-        "WeChat refused the access token and gives out the same one again; another program may be fetching tokens with the same AppID.";
-    AttemptFailure { class, failure: Failure::new(Reason::TokenRefused, detail), answer_lost: false }
-}

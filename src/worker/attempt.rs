@@ -6,17 +6,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::permit::NoPermit;
 use super::settle::Fate;
 use super::wait::{Hold, Waited};
 use super::{Job, Worker};
-use crate::accounts::{Entered, Identity, Memory, NoToken, OfficialAccount, Pause, Sources, Way};
-use crate::calls::Permit;
-use crate::event::{History, Identity as EventIdentity, conclude, now};
+use crate::accounts::{Credentials, NoToken, OfficialAccount, Sources, Way};
+use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, LedgerError, Position};
 use crate::metrics::observe;
 use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Scope, Status};
-use crate::retry::{self, Attempted, Decision};
 use crate::wechat::{Reached, Token};
 
 /// The answer to a step: the command's fate, or `None` where it goes on.
@@ -31,29 +30,15 @@ struct Call {
 
 /// How an attempt was made.
 #[derive(Clone, Copy)]
-struct Tried {
-    way: Way,
+pub struct Tried {
+    pub way: Way,
     /// When it was let through.
-    begun_at: Instant,
+    pub begun_at: Instant,
     /// What was called; nothing where there was no token to call with.
-    called: Option<Action>,
+    pub called: Option<Action>,
     /// WeChat itself was asked, so that the failure says something of it.
-    asked_wechat: bool,
+    pub asked_wechat: bool,
 }
-
-/// Why a call may not be made.
-enum NoPermit {
-    /// The delivery is no longer ours, or will not be for long.
-    LetGo,
-    /// Its Official Account was paused while it waited.
-    Paused(Box<Pause>),
-    HeldTooLong,
-    /// The calls of its Official Account hang, and it is one of those that others wait for.
-    CrowdsOut,
-}
-
-/// How often a command that waits for its turn looks whether others wait for it.
-const LOOK: Duration = Duration::from_millis(250);
 
 impl Worker {
     /// Brings a command a step further.
@@ -98,7 +83,7 @@ impl Worker {
         if let Some(step) = self.wait_for_rate(job, &official_account, turn).await {
             return step;
         }
-        let permit = match self.permit(job, &official_account, last_time).await {
+        let _permit = match self.permit(job, &official_account, last_time).await {
             Ok(permit) => permit,
             Err(NoPermit::Paused(pause)) => return self.paused(job, &official_account, *pause).await,
             Err(NoPermit::HeldTooLong) => {
@@ -114,15 +99,12 @@ impl Worker {
             Err(pause) if last_time && pause.scope == Scope::Room => None,
             Err(pause) => return self.paused(job, &official_account, *pause).await,
         };
-        let step = self.attempt_with(job, official_account, &entered).await;
-        drop(entered);
-        drop(permit);
-        step
+        let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
+        self.attempt_with(job, official_account, way).await
     }
 
     /// The same, once it may be done.
-    async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, entered: &Option<Entered>) -> Step {
-        let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
+    async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, way: Way) -> Step {
         let tried = Tried { way, begun_at: Instant::now(), called: None, asked_wechat: true };
         let _in_flight = official_account.in_hand.call();
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
@@ -136,7 +118,7 @@ impl Worker {
         };
         let tried = Tried { called: Some(job.command.action), ..tried };
         let call = Call { official_account, token, tried };
-        if call.official_account.identity() == Identity::Mistaken
+        if call.official_account.credentials() == Credentials::Mistaken
             && let Some(failed) = self.identify(&call.official_account, &call.token).await
         {
             return self.call_failed(job, &call, failed).await;
@@ -184,43 +166,6 @@ impl Worker {
         #[cfg(debug_assertions)]
         fault_point(&job.command.given.command_id);
         self.wechat.call(token, &job.command).await
-    }
-
-    /// The right to call, alone for a command that was under way when the process died, so that it is known which one it
-    /// was if that happens again. Whoever waits for it leaves when its Official Account is paused meanwhile.
-    async fn permit(&self, job: &Job, official_account: &OfficialAccount, last_time: bool) -> Result<Permit, NoPermit> {
-        let ready = async {
-            let permit = self.calls.acquire(official_account.wechat_id(), job.ticket.suspect).await;
-            tokio::time::sleep(permit.wait()).await;
-            permit
-        };
-        let paused = async {
-            loop {
-                // Listened for before looking, so that nothing is missed in between.
-                let news = official_account.news();
-                match official_account.paused(job.command.action) {
-                    Some(pause) if !last_time => return Box::new(pause),
-                    _ => news.await,
-                }
-            }
-        };
-        let crowds_out = async {
-            loop {
-                tokio::time::sleep(LOOK).await;
-                let beyond = || job.in_hand.as_ref().is_some_and(|taken| taken.is_beyond(self.settings.window_share));
-                if official_account.in_hand.hangs() && !self.accounts.is_only_one() && beyond() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = self.draining.cancelled() => Err(NoPermit::LetGo),
-            () = job.delivery.session().lost() => Err(NoPermit::LetGo),
-            permit = ready => Ok(permit),
-            pause = paused => Err(NoPermit::Paused(pause)),
-            () = tokio::time::sleep_until(self.held_until(job)) => Err(NoPermit::HeldTooLong),
-            () = crowds_out => Err(NoPermit::CrowdsOut),
-        }
     }
 
     /// The wanted state holds.
@@ -282,77 +227,9 @@ impl Worker {
         self.failed(job, &call.official_account, call.tried, failed).await
     }
 
-    /// The attempt, or the fetch of the token before it, has failed.
-    async fn failed(&self, job: &mut Job, official_account: &OfficialAccount, tried: Tried, failed: AttemptFailure) -> Step {
-        job.tries = job.tries.saturating_add(1);
-        let (reason, answer) = (failed.failure.reason, failed.failure.answer.as_ref());
-        let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
-        let attempts = job.ticket.attempts;
-        tracing::debug!(command.id = job.command.given.command_id, %reason, errcode, errmsg, attempts, "an attempt has failed");
-        match (tried.asked_wechat, failed.class) {
-            (true, Class::Retry) => self.calls.failed(),
-            (true, _) => self.calls.answered(),
-            (false, _) => {}
-        }
-        if failed.class == Class::Retry
-            && let Some(failures) = official_account.struggled(tried.way)
-        {
-            let wait = retry::before_probing(&self.retry, failures);
-            self.pause(official_account, Scope::OfficialAccount, wait, &failed.failure).await?;
-        }
-        let decision = retry::decide(&self.retry, self.attempted(job, tried, reason), &failed);
-        job.token_refused = decision == Decision::AtOnce;
-        match decision {
-            Decision::AtOnce => self.record_wait(job, &failed).await,
-            Decision::After(wait) => self.hold_back_after(job, wait, failed).await,
-            Decision::Pause(Scope::Room, _) if official_account.room_made_since(tried.begun_at) => {
-                self.hold_back_after(job, Duration::ZERO, failed).await
-            }
-            Decision::Pause(scope, wait) => {
-                self.pause(official_account, scope, wait, &failed.failure).await?;
-                match official_account.paused(job.command.action) {
-                    Some(pause) => self.wait_out(job, official_account, &pause, failed).await,
-                    None => self.hold_back_after(job, wait, failed).await,
-                }
-            }
-            Decision::GiveUp(failure) => {
-                if failed.class == Class::Bug && official_account.malformed(job.ticket.position.0) {
-                    self.pause(official_account, Scope::OfficialAccount, self.retry.probe_interval, &failure).await?;
-                }
-                tracing::warn!(command.id = job.command.given.command_id, %reason, errcode, errmsg, "a command has failed for good");
-                self.finish(job, Outcome::Failed(failure)).await
-            }
-        }
-    }
-
-    /// What is known of a command whose attempt has failed.
-    fn attempted(&self, job: &Job, tried: Tried, reason: Reason) -> Attempted {
-        let now = Timestamp::now();
-        let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-        Attempted {
-            called: tried.called,
-            attempts: job.ticket.attempts.saturating_sub(job.ticket.attempts_before),
-            tries: job.tries,
-            age: since(job.ticket.age_from),
-            same_trouble_for: job.trouble.filter(|(trouble, _)| *trouble == reason).map_or(Duration::ZERO, |(_, at)| since(at)),
-            token_refused_before: job.token_refused,
-            probing: tried.way.is_probe(),
-            now,
-        }
-    }
-
-    /// Holds back what belongs to the scope, and remembers it where forgetting would cost calls.
-    async fn pause(&self, official_account: &OfficialAccount, scope: Scope, wait: Duration, failure: &Failure) -> Result<(), LedgerError> {
-        match official_account.pause(scope, wait, failure) {
-            Some(Memory::Keep(pause)) => self.ledger.keep_pause(pause).await,
-            Some(Memory::Forget(scope)) => self.ledger.forget_pause(official_account.wechat_id().to_owned(), scope).await,
-            None => Ok(()),
-        }
-    }
-
     async fn unknown_official_account(&self, job: &Job) -> Step {
         let detail = format!(
-            "The Official Account `{}` is not in the configuration. Add an [[official_account]] for it and replay the command.",
+            "The Official Account `{}` is not in the configuration. Add an [[official_account]] for it, send the worker SIGHUP and replay the command.",
             job.command.account.wechat_id()
         );
         self.finish(job, Outcome::Failed(Failure::new(Reason::UnknownOfficialAccount, detail))).await
@@ -361,7 +238,7 @@ impl Worker {
     /// Writes the outcome; who comes second is told the first.
     pub(super) async fn finish(&self, job: &Job, outcome: Outcome) -> Step {
         let history = History { attempts: job.ticket.attempts, received_at: job.ticket.received_at, finished_at: now() };
-        let conclusion = conclude(&job.command.given, EventIdentity::Generation(job.ticket.generation), &outcome, history);
+        let conclusion = conclude(&job.command.given, Identity::Generation(job.ticket.generation), &outcome, history);
         let dead_letter = matches!(outcome, Outcome::Failed(_));
         let asked_at = Instant::now();
         let finished = self.ledger.finish(job.ticket.position, conclusion, dead_letter).await?;

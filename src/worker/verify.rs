@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::attempt::Step;
 use super::{Job, Worker};
-use crate::accounts::{Identity, OfficialAccount, Snapshot};
+use crate::accounts::{Credentials, OfficialAccount, Snapshot};
 use crate::ledger::Begun;
 use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Success};
 use crate::wechat::Token;
@@ -23,24 +23,26 @@ impl Worker {
     /// or where it could not be found out now. A list that is empty or not permitted says nothing, and is not asked
     /// for again; nor is one that goes on failing, since then no delete would ever end.
     pub(super) async fn identify(&self, official_account: &OfficialAccount, token: &Token) -> Option<AttemptFailure> {
-        let since = match official_account.identity() {
-            Identity::Believed => return None,
+        let since = match official_account.credentials() {
+            Credentials::Believed => return None,
             // Accounts don't change hands.
-            Identity::Unchecked => recently(),
-            Identity::Mistaken => Instant::now(),
+            Credentials::Unchecked => recently(),
+            Credentials::Mistaken => Instant::now(),
         };
         let listed = official_account.roster.asked_since(since, self.wechat.list(token)).await;
         match listed {
-            Ok(snapshot) => (official_account.learn(&snapshot) == Identity::Mistaken).then(|| mismatch(official_account, &snapshot)),
+            Ok(snapshot) => (official_account.learn(&snapshot) == Credentials::Mistaken).then(|| mismatch(official_account, &snapshot)),
             Err(failed) => match failed.class {
-                Class::Retry if official_account.identity() == Identity::Unchecked && official_account.roster.failures() >= MOST_LISTS => {
+                Class::Retry
+                    if official_account.credentials() == Credentials::Unchecked && official_account.roster.failures() >= MOST_LISTS =>
+                {
                     let (wechat_id, reason) = (official_account.wechat_id(), failed.failure.reason);
                     tracing::warn!(official_account = wechat_id, %reason, "it can't be found out whose credentials these are; they are believed");
-                    official_account.identify(Identity::Believed);
+                    official_account.identify(Credentials::Believed);
                     None
                 }
                 Class::Account { .. } | Class::Permanent | Class::Bug | Class::Unknown | Class::Capacity => {
-                    official_account.identify(Identity::Believed);
+                    official_account.identify(Credentials::Believed);
                     None
                 }
                 Class::Retry | Class::Token | Class::TokenUnchanged { .. } | Class::Minute | Class::Day => Some(failed),
@@ -52,7 +54,7 @@ impl Worker {
     /// answer is lost.
     pub(super) async fn look_before(&self, job: &mut Job, official_account: &OfficialAccount, token: &Token) {
         let first = job.ticket.attempts == job.ticket.attempts_before;
-        if self.settings.verify.is_none() || !first || job.existed.is_some() {
+        if self.settings.drift_interval.is_none() || !first || job.existed.is_some() {
             return;
         }
         if let Some(snapshot) = self.list_since(official_account, token, recently()).await {
@@ -63,7 +65,7 @@ impl Worker {
     /// What it amounts to that the wanted state holds already, as WeChat says.
     pub(super) async fn already(&self, job: &mut Job, official_account: &OfficialAccount, begun: Begun, token: &Token) -> Step {
         let unverified = if begun.answer_lost_before { Effect::Unknown } else { Effect::None };
-        let snapshot = match self.settings.verify {
+        let snapshot = match self.settings.drift_interval {
             Some(_) => self.list_since(official_account, token, Instant::now()).await,
             None => None,
         };

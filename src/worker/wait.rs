@@ -144,7 +144,7 @@ impl Worker {
 
     /// A command that is put off for about so long. A delete comes back soon, except where that is known to be in vain.
     fn leave(&self, job: &Job, wait: Duration, failed: &AttemptFailure) -> Fate {
-        let in_vain = matches!(failed.failure.reason, Reason::DayQuota | Reason::AwaitingAdministrator);
+        let in_vain = failed.failure.reason.lasts_long();
         let soon = job.command.action == Action::Delete && !in_vain;
         self.to_be_put_off(&job.ticket, if soon { Duration::ZERO } else { wait }, waiting(failed))
     }
@@ -188,7 +188,7 @@ impl Worker {
         official_account: &OfficialAccount,
         turn: &Turn<String, Position, Job>,
     ) -> Option<Step> {
-        if official_account.has_rate() {
+        if official_account.takes_rate() {
             return None;
         }
         let detail = "The calls of this Official Account are spread out by its `max_rate`.";
