@@ -214,7 +214,8 @@ fn check_together(reader: &mut Reader, mut config: Config) -> Config {
     let retry = &config.retry;
     let longest_defer = retry.defer.last().map_or(Duration::ZERO, |defer| defer.delay);
     let show = |duration: Duration| humantime::format_duration(duration).to_string();
-    let held = retry.max_in_process + config.worker.request_timeout;
+    // The last attempt may fetch a token and a platform's, ask for the list before and after, and call.
+    let held = retry.max_in_process + 8 * config.worker.request_timeout;
     if held > LONGEST_HOLD {
         let limit = show(LONGEST_HOLD);
         reader.fault("retry.max_in_process", format!("with wechat.request_timeout a delivery could be held for {}; RabbitMQ takes one away after 30m, so at most {limit} are taken", show(held)));

@@ -130,8 +130,8 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
     let worker = Arc::new(assemble(&config, ledger, accounts, metrics, readiness, shutdown)?);
     if let Some(interval) = config.worker.drift_interval {
-        let worker = Arc::clone(&worker);
-        tokio::spawn(async move { worker.watch(interval).await });
+        let watching = Arc::clone(&worker);
+        worker.tasks.spawn(async move { watching.watch(interval).await });
     }
     Ok(supervisor::supervise(&worker, &config.broker).await?)
 }

@@ -407,6 +407,13 @@ impl Reason {
         matches!(self, Self::SystemBusy | Self::Unreachable | Self::AnswerLost | Self::GatewayError | Self::MalformedAnswer)
     }
 
+    /// Whether it takes the place of a former reason to wait. An add's time to wait for room goes on while the worker
+    /// itself makes it wait for something else.
+    pub fn replaces(self, former: Self) -> bool {
+        let ours = matches!(self, Self::RateLimited | Self::WindowShare | Self::HeldTooLong | Self::OlderCommandFirst);
+        self != former && !(former == Self::AccountLimitReached && ours)
+    }
+
     /// Whether it lasts for long, whatever anybody calls meanwhile and however the worker is configured: such a pause is
     /// remembered over restarts, and a delete does not come round sooner for it. Forgetting any other costs one call.
     pub fn lasts_long(self) -> bool {

@@ -105,7 +105,10 @@ impl OfficialAccounts {
             let same = old.filter(|old| old.is_configured_as(account, platform.as_ref()));
             replaced.added += usize::from(old.is_none());
             replaced.changed += usize::from(old.is_some() && same.is_none());
-            let official_account = same.cloned().or_else(|| self.make(&known, account, platform));
+            let official_account = same.cloned().or_else(|| {
+                let tokens = old.and_then(|old| old.tokens_for(account, platform.as_ref()));
+                self.make(&known, account, platform, tokens)
+            });
             known.accounts.extend(official_account.map(|new| (account.wechat_id.clone(), new)));
         }
         for (wechat_id, old) in &before.accounts {
@@ -120,10 +123,19 @@ impl OfficialAccounts {
         replaced
     }
 
-    fn make(&self, known: &Known, account: &OfficialAccountSettings, platform: Option<PlatformSettings>) -> Option<Arc<OfficialAccount>> {
+    fn make(
+        &self,
+        known: &Known,
+        account: &OfficialAccountSettings,
+        platform: Option<PlatformSettings>,
+        tokens: Option<Arc<TokenSource>>,
+    ) -> Option<Arc<OfficialAccount>> {
         let sources: Vec<_> = known.platforms.iter().map(|(platform, source)| (platform.app.app_id.clone(), Arc::clone(source))).collect();
         // The configuration was checked: each platform that is named is there.
-        let tokens = TokenSource::new(&account.wechat_id, account.token.clone(), &sources)?;
+        let tokens = match tokens {
+            Some(tokens) => tokens,
+            None => Arc::new(TokenSource::new(&account.wechat_id, account.token.clone(), &sources)?),
+        };
         self.metrics.knows_official_account(&account.wechat_id);
         let configured = (account.clone(), platform);
         Some(Arc::new(OfficialAccount::new(configured, tokens, self.budget, Arc::clone(&self.metrics))))

@@ -23,7 +23,7 @@ use crate::outcome::{Action, Failure, Reason, Scope};
 pub struct OfficialAccount {
     /// As it was configured, its platform included.
     configured: (OfficialAccountSettings, Option<PlatformSettings>),
-    pub tokens: TokenSource,
+    pub tokens: Arc<TokenSource>,
     /// The kf accounts that WeChat lists.
     pub roster: Roster,
     rate: Option<Rate>,
@@ -66,7 +66,7 @@ impl OfficialAccount {
     /// As it is configured, its platform included.
     pub(super) fn new(
         configured: (OfficialAccountSettings, Option<PlatformSettings>),
-        tokens: TokenSource,
+        tokens: Arc<TokenSource>,
         budget: u32,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -86,6 +86,12 @@ impl OfficialAccount {
 
     pub(super) fn is_configured_as(&self, account: &OfficialAccountSettings, platform: Option<&PlatformSettings>) -> bool {
         self.configured.0 == *account && self.configured.1.as_ref() == platform
+    }
+
+    /// Its source of tokens, where another configuration asks for the same: two sources of one token would get in each
+    /// other's way.
+    pub(super) fn tokens_for(&self, account: &OfficialAccountSettings, platform: Option<&PlatformSettings>) -> Option<Arc<TokenSource>> {
+        (self.configured.0.token == account.token && self.configured.1.as_ref() == platform).then(|| Arc::clone(&self.tokens))
     }
 
     /// Takes up a pause that was in force when the last process ended.
@@ -224,12 +230,12 @@ impl OfficialAccount {
             Some(_) => Credentials::Mistaken,
             None => Credentials::Believed,
         };
-        self.identify(credentials);
+        self.believe(credentials);
         credentials
     }
 
     /// Believes this of the credentials from now on.
-    pub fn identify(&self, credentials: Credentials) {
+    pub fn believe(&self, credentials: Credentials) {
         *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = credentials;
     }
 

@@ -26,6 +26,9 @@ pub struct Pause {
     wait: Duration,
 }
 
+/// A pause that begins so soon after another has run out prolongs it.
+const AT_ONCE: Duration = Duration::from_secs(60);
+
 /// Everything that holds back one Official Account.
 #[derive(Debug)]
 pub struct Pauses {
@@ -107,7 +110,9 @@ impl Pauses {
     pub fn pause(&mut self, scope: Scope, wait: Duration, failure: &Failure) -> Option<Pause> {
         let now = Instant::now();
         let place = &mut self.slots[slot(scope)];
-        let since = place.as_ref().map_or_else(Timestamp::now, |before| before.since);
+        // One that ran out long ago, without a call to tell, is another one.
+        let before = place.as_ref().filter(|before| now <= before.until + before.wait + AT_ONCE);
+        let since = before.map_or_else(Timestamp::now, |before| before.since);
         place.replace(Pause { scope, until: now + wait, since, failure: failure.clone(), probed_by: None, set_at: now, wait })
     }
 
@@ -270,6 +275,18 @@ mod tests {
         let since = pauses.of(Action::Add).unwrap().since;
         assert_eq!(pauses.pause(Scope::Adds, 2 * MINUTE, &failure()).unwrap().since, since);
         assert_eq!(pauses.of(Action::Add).unwrap().since, since);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_ran_out_long_ago_is_another_one() {
+        let mut pauses = pauses();
+        pauses.restore(Scope::Adds, MINUTE, Timestamp::UNIX_EPOCH, failure());
+        tokio::time::advance(2 * MINUTE).await;
+        pauses.pause(Scope::Adds, MINUTE, &failure());
+        assert_eq!(pauses.of(Action::Add).unwrap().since, Timestamp::UNIX_EPOCH);
+        tokio::time::advance(10 * MINUTE).await;
+        pauses.pause(Scope::Adds, MINUTE, &failure());
+        assert_ne!(pauses.of(Action::Add).unwrap().since, Timestamp::UNIX_EPOCH);
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,10 @@ const SPACING: Duration = Duration::from_secs(1);
 /// After WeChat refused to list, since it will do so again.
 const REFUSED_REST: Duration = Duration::from_secs(60);
 
+/// Beyond so many changes, old ones are forgotten: no list of that age is looked at.
+const MANY: usize = 1_000;
+const LONG_AGO: Duration = Duration::from_secs(600);
+
 /// The list that was asked for last.
 #[derive(Default)]
 pub struct Roster {
@@ -108,7 +112,11 @@ impl Roster {
     /// A call of ours has left an account existing or not, or nobody knows how.
     pub fn note(&self, kf_account: &str, exists: Option<bool>) {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        changes.insert(kf_account.to_owned(), (Instant::now(), exists));
+        let now = Instant::now();
+        if changes.len() >= MANY {
+            changes.retain(|_, (at, _)| now < *at + LONG_AGO);
+        }
+        changes.insert(kf_account.to_owned(), (now, exists));
     }
 }
 

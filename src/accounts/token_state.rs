@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use crate::ledger::StoredToken;
 use crate::outcome::AttemptFailure;
 use crate::retry::WECHAT_DAY;
-use crate::secret::Secret;
 use crate::wechat::Token;
 
 /// A token is renewed this long before its end, or a tenth of its life before, whichever is shorter.
@@ -30,8 +29,6 @@ pub struct State {
     forced: Option<(Date, u32)>,
     /// What the ledger holds was read.
     pub loaded: bool,
-    /// What the next authorizer token is asked for with, where WeChat has changed it.
-    pub refresh_token: Option<Secret>,
     /// What has not been written to the ledger yet. Nothing is fetched before it is.
     pub unsaved: Option<StoredToken>,
 }

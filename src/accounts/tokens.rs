@@ -179,7 +179,7 @@ impl TokenSource {
 
     /// Fetches until there is a token that may be used, which takes two fetches at most.
     async fn fetch_good(&self, state: &mut State, sources: Sources<'_>) -> Result<Fetched, NoToken> {
-        let fetched = self.fetch(state, false, sources).await?;
+        let fetched = self.fetch(false, sources).await?;
         let no_token = |class| Err(NoToken::asked(unchanged(class)));
         match state.consider(&fetched.token, Instant::now(), self.may_force(state)) {
             Use::Now => Ok(fetched),
@@ -188,12 +188,12 @@ impl TokenSource {
             Use::ForceAnother => {
                 tracing::warn!(source = self.name, "WeChat refuses the token that it gives out; a new one is forced");
                 state.count_forced();
-                self.fetch(state, true, sources).await
+                self.fetch(true, sources).await
             }
         }
     }
 
-    async fn fetch(&self, state: &State, force: bool, sources: Sources<'_>) -> Result<Fetched, NoToken> {
+    async fn fetch(&self, force: bool, sources: Sources<'_>) -> Result<Fetched, NoToken> {
         let wechat = sources.wechat;
         let fetched = match &self.kind {
             Kind::Stable { app, .. } => wechat.stable_token(app, force).await,
@@ -201,11 +201,17 @@ impl TokenSource {
             Kind::Url(server) => wechat.token_from(server).await,
             Kind::Platform(platform) => match read_ticket(&platform.ticket, wechat).await {
                 Ok(ticket) => wechat.platform_token(&platform.app, &ticket).await,
-                Err(failed) => Err(failed),
+                Err(failed) => return Err(NoToken::not_asked(failed)),
             },
             Kind::Authorizer { platform, platform_id, app_id, refresh_token } => {
-                let refresh_token = state.refresh_token.as_ref().unwrap_or(refresh_token);
-                return fetch_authorizer((platform_id, platform), app_id, refresh_token, sources).await;
+                // Read again each time: under another configuration, a source before this one may just have changed it.
+                let kept = sources.ledger.token(self.name.clone()).await.map_err(NoToken::Ledger)?;
+                let kept = kept.filter(|kept| kept.origin == self.origin()).and_then(|kept| kept.refresh_token);
+                let asked_with = kept.as_ref().unwrap_or(refresh_token);
+                let mut fetched = fetch_authorizer((platform_id, platform), app_id, asked_with, sources).await?;
+                // Where WeChat gives no other, this one is still the one.
+                fetched.refresh_token = fetched.refresh_token.or(kept);
+                return Ok(fetched);
             }
         };
         let own_server = matches!(self.kind, Kind::Url(_));
@@ -243,7 +249,6 @@ impl TokenSource {
         if !state.loaded {
             let stored = ledger.token(owner).await.map_err(NoToken::Ledger)?;
             if let Some(stored) = stored.filter(|stored| stored.origin == self.origin()) {
-                state.refresh_token = stored.refresh_token;
                 let left = Duration::try_from(stored.ends_at.duration_since(Timestamp::now())).unwrap_or_default();
                 if !left.is_zero() {
                     state.hold(Token::new(stored.access_token.expose().to_owned()), left);
@@ -261,15 +266,12 @@ impl TokenSource {
     /// Writes what must survive this process into the ledger, before anybody uses it.
     async fn keep(&self, state: &mut State, fetched: &Fetched, ledger: &Ledger) -> Result<(), NoToken> {
         let Some(owner) = self.owner() else { return Ok(()) };
-        if let Some(refresh_token) = &fetched.refresh_token {
-            state.refresh_token = Some(refresh_token.clone());
-        }
         let stored = StoredToken {
             owner,
             origin: self.origin(),
             access_token: Secret::from(fetched.token.expose().to_owned()),
             ends_at: Timestamp::now().checked_add(fetched.life).unwrap_or(Timestamp::MAX),
-            refresh_token: state.refresh_token.clone(),
+            refresh_token: fetched.refresh_token.clone(),
         };
         state.unsaved = Some(stored.clone());
         ledger.save_token(stored).await.map_err(NoToken::Ledger)?;

@@ -254,24 +254,34 @@ impl Page<'_> {
         if let Some(finished) = self.finished(position)? {
             return Ok(Some(finished));
         }
+        let row = self.unfinished(position)?;
+        // Put off on arrival, for its Official Account's share, while a former delivery of it is carried out.
+        if waiting.reason == Reason::WindowShare && row.state == Stored::Unfinished(State::Running) {
+            return Ok(None);
+        }
         if waiting.answer_lost {
             self.remember_lost_add(position)?;
         }
+        let (trouble, since) = match row.trouble {
+            Some((former, since)) if !waiting.reason.replaces(former) => (former, since),
+            _ => (waiting.reason, self.now),
+        };
+        // Only an attempt that has ended clears the suspicion that it kills.
         self.execute(
-            "UPDATE command SET state = 'waiting', suspect = 0, deaths = 0, answer_lost = max(answer_lost, ?2),
-               trouble_since = CASE WHEN trouble IS ?3 THEN trouble_since ELSE ?4 END, trouble = ?3,
+            "UPDATE command SET suspect = CASE WHEN state = 'running' THEN 0 ELSE suspect END,
+               deaths = CASE WHEN state = 'running' THEN 0 ELSE deaths END,
+               state = 'waiting', answer_lost = max(answer_lost, ?2), trouble = ?3, trouble_since = ?4,
                errcode = coalesce(?5, errcode), errmsg = coalesce(?6, errmsg)
              WHERE position = ?1",
             params![
                 position,
                 waiting.answer_lost,
-                waiting.reason,
-                Millis(self.now),
+                trouble,
+                Millis(since),
                 waiting.answer.as_ref().map(|answer| answer.errcode),
                 waiting.answer.as_ref().map(|answer| answer.errmsg.as_str()),
             ],
         )?;
-        let row = self.unfinished(position)?;
         if let Some(kf_account) = row.given.kf_account.as_deref() {
             self.supersede(kf_account)?;
         }

@@ -584,3 +584,49 @@ async fn what_an_account_should_be_is_what_its_latest_command_asked_for() {
     assert_eq!(wanted().await[0].action, Action::Delete);
     assert_eq!(ledger.wanted("est".to_owned()).await.unwrap(), [], "an account of another Official Account is none of this one's");
 }
+
+fn waits_for(reason: Reason) -> Waiting {
+    Waiting { reason, answer: None, answer_lost: false }
+}
+
+#[tokio::test]
+async fn the_time_to_wait_for_room_goes_on_while_the_worker_makes_the_add_wait_for_something_else() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let add = ticket(&ledger, "+1").await;
+    ledger.wait(add.position, waits_for(Reason::AccountLimitReached)).await.unwrap();
+    let full = ticket(&ledger, "+1").await.trouble;
+    for ours in [Reason::RateLimited, Reason::WindowShare, Reason::HeldTooLong] {
+        ledger.wait(add.position, waits_for(ours)).await.unwrap();
+        assert_eq!(ticket(&ledger, "+1").await.trouble, full, "{ours}");
+    }
+    ledger.wait(add.position, waits_for(Reason::DayQuota)).await.unwrap();
+    assert_eq!(ticket(&ledger, "+1").await.trouble.unwrap().0, Reason::DayQuota);
+}
+
+#[tokio::test]
+async fn a_wait_without_an_attempt_does_not_clear_the_suspicion() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    drop(ledger);
+    let ledger = fixture.open();
+    assert!(ticket(&ledger, "+1").await.suspect, "it was under way when the process died");
+    ledger.wait(add.position, waits_for(Reason::RateLimited)).await.unwrap();
+    assert!(ticket(&ledger, "+1").await.suspect);
+    begin(&ledger, add).await;
+    ledger.wait(add.position, waits_for(Reason::SystemBusy)).await.unwrap();
+    assert!(!ticket(&ledger, "+1").await.suspect, "its attempt has ended");
+}
+
+#[tokio::test]
+async fn what_is_in_flight_stays_so_when_another_delivery_of_it_is_put_off() {
+    let fixture = Fixture::new();
+    let ledger = fixture.open();
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    assert!(ledger.wait(add.position, waits_for(Reason::WindowShare)).await.unwrap().is_none());
+    ticket(&ledger, "-2").await;
+    assert!(ledger.check(add.position).await.unwrap().is_none(), "a call in flight is not superseded");
+}

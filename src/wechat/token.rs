@@ -10,6 +10,9 @@ use super::{Token, WeChat};
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
 use crate::secret::Secret;
 
+/// No token is believed to be good for longer, in seconds.
+const LONGEST_LIFE: u64 = 86_400;
+
 /// An AppID with the secret that proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppCredentials {
@@ -166,7 +169,8 @@ impl WeChat {
         match text(name).zip(life) {
             Some((token, life)) => Ok(Fetched {
                 token: Token::new(token.to_owned()),
-                life: Duration::from_secs(life),
+                // Nobody's token is good for longer, and no sum of times may overflow.
+                life: Duration::from_secs(life.min(LONGEST_LIFE)),
                 refresh_token: text("authorizer_refresh_token").map(|text| Secret::from(text.to_owned())),
             }),
             None => Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer)),

@@ -83,7 +83,7 @@ impl Worker {
         if let Some(step) = self.wait_for_rate(job, &official_account, turn).await {
             return step;
         }
-        let _permit = match self.permit(job, &official_account, last_time).await {
+        let _permit = match self.permit(job, &official_account, turn, last_time).await {
             Ok(permit) => permit,
             Err(NoPermit::Paused(pause)) => return self.paused(job, &official_account, *pause).await,
             Err(NoPermit::HeldTooLong) => {
@@ -91,6 +91,8 @@ impl Worker {
                 return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
             }
             Err(NoPermit::CrowdsOut) => return Ok(Some(self.put_off_for_its_share(&job.ticket))),
+            Err(NoPermit::Superseded(finished)) => return Ok(Some(Fate::Concluded(finished))),
+            Err(NoPermit::Ledger(error)) => return Err(error),
             Err(NoPermit::LetGo) => return Ok(Some(Fate::GivenBack)),
         };
         // While this one waited for its turn another may have found the Official Account blocked.
@@ -147,7 +149,7 @@ impl Worker {
             Ok(reached) => self.reached(job, &call, begun, reached).await,
             Err(failed) => {
                 if failed.answer_lost {
-                    call.official_account.roster.note(job.command.account.as_str(), None);
+                    self.note(job, &call.official_account, None);
                 }
                 self.call_failed(job, &call, failed).await
             }
@@ -173,7 +175,6 @@ impl Worker {
         let official_account = &call.official_account;
         self.calls.answered();
         self.resume(job, call, true).await?;
-        let kf_account = job.command.account.as_str();
         match (reached, job.command.action) {
             (Reached::Already, Action::Delete) if let Some(wait) = self.add_may_land(begun) => {
                 let detail = "WeChat says that the account does not exist, but an add whose answer was lost may still land.";
@@ -185,15 +186,15 @@ impl Worker {
                 {
                     return self.call_failed(job, call, failed).await;
                 }
-                official_account.roster.note(kf_account, Some(action == Action::Add));
+                self.note(job, official_account, Some(action == Action::Add));
                 self.already(job, official_account, begun, &call.token).await
             }
             (Reached::Done, Action::Add) => {
-                official_account.roster.note(kf_account, Some(true));
+                self.note(job, official_account, Some(true));
                 self.finish(job, Outcome::Succeeded(Effect::Created.into())).await
             }
             (Reached::Done, Action::Delete) => {
-                official_account.roster.note(kf_account, Some(false));
+                self.note(job, official_account, Some(false));
                 official_account.made_room();
                 self.finish(job, Outcome::Succeeded(Effect::Deleted.into())).await
             }

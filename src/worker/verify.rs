@@ -9,6 +9,7 @@ use super::{Job, Worker};
 use crate::accounts::{Credentials, OfficialAccount, Snapshot};
 use crate::ledger::Begun;
 use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Success};
+use crate::retry;
 use crate::wechat::Token;
 
 /// A list of this age still tells whether an account existed before a command.
@@ -21,7 +22,7 @@ impl Worker {
     /// Finds out whether the credentials belong to the Official Account, where that is not known: with swapped
     /// credentials, every delete would look as if the account was gone already. Answers the failure where they do not,
     /// or where it could not be found out now. A list that is empty or not permitted says nothing, and is not asked
-    /// for again; nor is one that goes on failing, since then no delete would ever end.
+    /// for again. One that goes on failing, or whose quota is used up, is not waited for, since then no delete would end.
     pub(super) async fn identify(&self, official_account: &OfficialAccount, token: &Token) -> Option<AttemptFailure> {
         let since = match official_account.credentials() {
             Credentials::Believed => return None,
@@ -30,23 +31,35 @@ impl Worker {
             Credentials::Mistaken => Instant::now(),
         };
         let listed = official_account.roster.asked_since(since, self.wechat.list(token)).await;
+        let mistaken = official_account.credentials() == Credentials::Mistaken;
         match listed {
-            Ok(snapshot) => (official_account.learn(&snapshot) == Credentials::Mistaken).then(|| mismatch(official_account, &snapshot)),
+            Ok(snapshot) if official_account.learn(&snapshot) == Credentials::Mistaken => {
+                Some(mismatch(official_account, snapshot.stranger(official_account.wechat_id())))
+            }
+            Ok(_) => None,
             Err(failed) => match failed.class {
-                Class::Retry
-                    if official_account.credentials() == Credentials::Unchecked && official_account.roster.failures() >= MOST_LISTS =>
-                {
-                    let (wechat_id, reason) = (official_account.wechat_id(), failed.failure.reason);
-                    tracing::warn!(official_account = wechat_id, %reason, "it can't be found out whose credentials these are; they are believed");
-                    official_account.identify(Credentials::Believed);
-                    None
-                }
+                Class::Token | Class::TokenUnchanged { .. } => Some(failed),
+                Class::Retry if mistaken || official_account.roster.failures() < MOST_LISTS => Some(failed),
+                // What was found out stands until a list says otherwise.
+                _ if mistaken => Some(mismatch(official_account, None)),
                 Class::Account { .. } | Class::Permanent | Class::Bug | Class::Unknown | Class::Capacity => {
-                    official_account.identify(Credentials::Believed);
+                    official_account.believe(Credentials::Believed);
                     None
                 }
-                Class::Retry | Class::Token | Class::TokenUnchanged { .. } | Class::Minute | Class::Day => Some(failed),
+                // This once; the next command asks again.
+                Class::Retry | Class::Minute | Class::Day => {
+                    let (wechat_id, reason) = (official_account.wechat_id(), failed.failure.reason);
+                    tracing::warn!(official_account = wechat_id, %reason, "whose credentials these are can't be found out now");
+                    None
+                }
             },
+        }
+    }
+
+    /// Notes what a call has done to its account, for as long as anybody looks before he calls.
+    pub(super) fn note(&self, job: &Job, official_account: &OfficialAccount, exists: Option<bool>) {
+        if self.settings.drift_interval.is_some() {
+            official_account.roster.note(job.command.account.as_str(), exists);
         }
     }
 
@@ -73,7 +86,11 @@ impl Worker {
         let kf_account = job.command.account.as_str();
         if job.command.action == Action::Delete && snapshot.has(kf_account) == Some(true) {
             let detail = "WeChat says that the account does not exist, and its list still shows it.";
-            return self.hold_back(job, self.retry.max_interval, Failure::new(Reason::ListDisagrees, detail)).await;
+            let failure = Failure::new(Reason::ListDisagrees, detail);
+            if self.is_too_old(job) {
+                return self.finish(job, Outcome::Failed(retry::exhausted(&self.retry, Some(failure)))).await;
+            }
+            return self.hold_back(job, self.retry.max_interval, failure).await;
         }
         let effect = match (begun.answer_lost_before, job.existed, job.command.action) {
             (false, _, _) | (true, Some(true), Action::Add) | (true, Some(false), Action::Delete) => Effect::None,
@@ -112,10 +129,11 @@ fn recently() -> Instant {
     Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now)
 }
 
-fn mismatch(official_account: &OfficialAccount, snapshot: &Snapshot) -> AttemptFailure {
-    let (ours, theirs) = (official_account.wechat_id(), snapshot.stranger(official_account.wechat_id()).unwrap_or_default());
+fn mismatch(official_account: &OfficialAccount, stranger: Option<&str>) -> AttemptFailure {
+    let ours = official_account.wechat_id();
+    let theirs = stranger.and_then(|stranger| stranger.rsplit_once('@')).map_or_else(String::new, |(_, theirs)| format!(" (`{theirs}`)"));
     let detail = format!(
-        "The credentials of `{ours}` belong to another Official Account: WeChat lists `{theirs}`. Correct `wechat_id`, or the credentials."
+        "The credentials of `{ours}` belong to another Official Account{theirs}, by the accounts that WeChat lists. Correct `wechat_id`, or the credentials."
     );
     let class = Class::Account { probe: Duration::ZERO };
     AttemptFailure { class, failure: Failure::new(Reason::WechatIdMismatch, detail), answer_lost: false }

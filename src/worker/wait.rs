@@ -73,19 +73,24 @@ impl Worker {
         let left = pause.until.saturating_duration_since(Instant::now());
         let short = pause.is_probed() || paused_for(pause) + left <= self.settings.slow_after;
         let in_passing = pause.failure.reason.is_passing() && usize::try_from(self.metrics.held()).is_ok_and(|held| held < share);
-        (short || in_passing || pause.scope == Scope::Room) && official_account.in_hand.commands() < share
+        (short || in_passing || pause.scope == Scope::Room) && official_account.in_hand.commands() <= share
     }
 
     /// Where the Official Account is paused, the command waits without a call.
     pub(super) async fn paused(&self, job: &mut Job, official_account: &OfficialAccount, pause: Pause) -> Step {
-        let age = Timestamp::now().duration_since(job.ticket.age_from);
         // Not before a probe under way has told whether the trouble is over.
-        if !pause.is_probed() && age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX) {
+        if !pause.is_probed() && self.is_too_old(job) {
             let failure = retry::exhausted(&self.retry, Some(pause.failure));
             return self.finish(job, Outcome::Failed(failure)).await;
         }
         let failed = AttemptFailure { class: Class::Retry, failure: pause.failure.clone(), answer_lost: false };
         self.wait_out(job, official_account, &pause, failed).await
+    }
+
+    /// It has been waiting for longer than a command may.
+    pub(super) fn is_too_old(&self, job: &Job) -> bool {
+        let age = Timestamp::now().duration_since(job.ticket.age_from);
+        age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX)
     }
 
     /// Waits until a pause is over.
@@ -106,7 +111,8 @@ impl Worker {
             return Ok(step);
         }
         let left = until.saturating_duration_since(now);
-        Ok(Some(self.leave(job, retry::while_paused(left, paused_for(pause)), &failed)))
+        let wait = if pause.scope == Scope::Room { left } else { retry::while_paused(left, paused_for(pause)) };
+        Ok(Some(self.leave(job, wait, &failed)))
     }
 
     /// When an add has waited long enough for room: then it is tried a last time.
@@ -169,7 +175,7 @@ impl Worker {
         if job.recorded == Some(reason) && !failed.answer_lost {
             return Ok(None);
         }
-        if job.trouble.is_none_or(|(trouble, _)| trouble != reason) {
+        if job.trouble.is_none_or(|(trouble, _)| reason.replaces(trouble)) {
             job.trouble = Some((reason, Timestamp::now()));
         }
         let superseded = self.ledger.wait(job.ticket.position, waiting(failed)).await?;
@@ -203,6 +209,7 @@ impl Worker {
         }
         tokio::select! {
             () = official_account.rate_turn() => None,
+            pause = self.paused_meanwhile(job, official_account) => Some(self.paused(job, official_account, pause).await),
             () = self.draining.cancelled() => Some(Ok(Some(Fate::GivenBack))),
             () = job.delivery.session().lost() => Some(Ok(Some(Fate::GivenBack))),
             () = turn.changed() => Some(self.ledger.check(job.ticket.position).await.map(|superseded| superseded.map(Fate::Concluded))),

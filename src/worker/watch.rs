@@ -14,14 +14,8 @@ use crate::retry;
 impl Worker {
     /// Looks at every Official Account once in an interval, spread over it, until the worker shuts down.
     pub async fn watch(&self, interval: Duration) {
-        let rounds = async {
-            loop {
-                self.look_at_all(interval).await;
-            }
-        };
-        tokio::select! {
-            () = rounds => {}
-            () = self.draining.cancelled() => {}
+        while !self.draining.is_cancelled() {
+            self.look_at_all(interval).await;
         }
     }
 
@@ -33,9 +27,20 @@ impl Worker {
             if let Err(error) = self.look_at(&official_account).await {
                 tracing::warn!(official_account = official_account.wechat_id(), %error, "it could not be compared with WeChat's list");
             }
-            tokio::time::sleep(between / 2 + retry::jitter(between / 2)).await;
+            self.sleep_until(Instant::now() + between / 2 + retry::jitter(between / 2)).await;
+            // Only here: a token that is being fetched, and with it a changed refresh token, must reach the ledger.
+            if self.draining.is_cancelled() {
+                return;
+            }
         }
-        tokio::time::sleep_until(began + interval).await;
+        self.sleep_until(began + interval).await;
+    }
+
+    async fn sleep_until(&self, end: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(end) => {}
+            () = self.draining.cancelled() => {}
+        }
     }
 
     async fn look_at(&self, official_account: &OfficialAccount) -> Result<(), LedgerError> {
