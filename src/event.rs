@@ -1,5 +1,7 @@
 //! The published result: a structured CloudEvent whose `data` is made once and kept byte for byte.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -97,6 +99,11 @@ pub fn now() -> Timestamp {
     let now = Timestamp::now();
     // Cutting a valid time short leaves a valid one.
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+/// The time since then; none where it is still to come.
+pub fn since(then: Timestamp) -> Duration {
+    Timestamp::now().duration_since(then).try_into().unwrap_or_default()
 }
 
 /// Joins a command with its outcome. Equal input gives equal bytes.

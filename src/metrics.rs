@@ -146,7 +146,7 @@ impl Metrics {
         for reason in Reason::PAUSING {
             self.pauses_begun.with_label_values(&[reason.as_str()]).reset();
         }
-        for reason in Reason::WAITING {
+        for reason in Reason::PAUSING.iter().chain(Reason::WAITING) {
             self.waits.with_label_values(&[reason.as_str()]).reset();
             self.put_off.with_label_values(&[reason.as_str()]).reset();
         }

@@ -68,6 +68,11 @@ impl Failure {
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, answer: None, detail: detail.into() }
     }
+
+    /// WeChat's number and text, for logs.
+    pub fn answered(&self) -> (Option<i64>, Option<&str>) {
+        (self.answer.as_ref().map(|answer| answer.errcode), self.answer.as_ref().map(|answer| answer.errmsg.as_str()))
+    }
 }
 
 /// WeChat's own words: the number that decides and the text (with its `rid`) that support asks for.
@@ -86,6 +91,13 @@ pub struct AttemptFailure {
     pub failure: Failure,
     /// The request may have reached WeChat and its answer was lost: the change may have happened.
     pub answer_lost: bool,
+}
+
+impl AttemptFailure {
+    /// A failure after which nothing can have changed unseen.
+    pub fn new(class: Class, failure: Failure) -> Self {
+        Self { class, failure, answer_lost: false }
+    }
 }
 
 /// The kinds of trouble an attempt can meet (the classes of WeChat's answers).
@@ -111,6 +123,11 @@ pub enum Class {
     Permanent,
     /// Our own request is wrong.
     Bug,
+}
+
+impl Class {
+    /// The Official Account is in trouble, and WeChat asks for no patience of its own.
+    pub const ACCOUNT: Self = Self::Account { probe: Duration::ZERO };
 }
 
 /// Defines a closed list of words: an enum, its spelling, and the way back from the spelling.
@@ -376,31 +393,9 @@ impl Reason {
         Self::WorkerBug,
         Self::WechatIdMismatch,
     ];
-    /// Reasons to wait.
-    pub const WAITING: &[Self] = &[
-        Self::SystemBusy,
-        Self::Unreachable,
-        Self::AnswerLost,
-        Self::GatewayError,
-        Self::MalformedAnswer,
-        Self::MinuteQuota,
-        Self::DayQuota,
-        Self::TokenRefused,
-        Self::Misconfigured,
-        Self::AccountBlocked,
-        Self::AwaitingAdministrator,
-        Self::ServiceNotEnabled,
-        Self::AccountLimitReached,
-        Self::UnknownErrcode,
-        Self::WorkerBug,
-        Self::WechatIdMismatch,
-        Self::RateLimited,
-        Self::ListDisagrees,
-        Self::WindowShare,
-        Self::AddMayLand,
-        Self::OlderCommandFirst,
-        Self::HeldTooLong,
-    ];
+    /// Reasons that make one command wait, besides those that pause its Official Account.
+    pub const WAITING: &[Self] =
+        &[Self::RateLimited, Self::ListDisagrees, Self::WindowShare, Self::AddMayLand, Self::OlderCommandFirst, Self::HeldTooLong];
 
     /// Whether it is a failure that passes by itself, mostly soon.
     pub fn is_passing(self) -> bool {

@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn failed(class: Class) -> AttemptFailure {
-        AttemptFailure { class, failure: Failure::new(Reason::SystemBusy, "busy"), answer_lost: false }
+        AttemptFailure::new(class, Failure::new(Reason::SystemBusy, "busy"))
     }
 
     fn reason(decision: Decision) -> Reason {
@@ -333,7 +333,7 @@ mod tests {
         let Decision::GiveUp(failure) = decide(&settings(), old, &failed(Class::Retry)) else { panic!() };
         assert_eq!(failure.reason, Reason::RetriesExhausted);
         assert!(failure.detail.contains("system_busy"), "{}", failure.detail);
-        let account = failed(Class::Account { probe: Duration::ZERO });
+        let account = failed(Class::ACCOUNT);
         assert_eq!(reason(decide(&settings(), old, &account)), Reason::RetriesExhausted);
     }
 

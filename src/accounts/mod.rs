@@ -89,7 +89,8 @@ impl OfficialAccounts {
         all
     }
 
-    /// Takes up another configuration. What has not changed keeps all that is known of it; calls under way end as they would have.
+    /// Takes up another configuration. What has not changed keeps all that is known of it; calls under way end as they
+    /// would have.
     pub fn replace(&self, settings: &Settings) -> Replaced {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *known);
@@ -100,14 +101,20 @@ impl OfficialAccounts {
         }
         let mut replaced = Replaced::default();
         for account in &settings.official_accounts {
-            let platform = known.platform_of(account);
+            let (platform, platform_tokens) = known.platform_of(account).unzip();
             let old = before.accounts.get(&account.wechat_id);
             let same = old.filter(|old| old.is_configured_as(account, platform.as_ref()));
             replaced.added += usize::from(old.is_none());
             replaced.changed += usize::from(old.is_some() && same.is_none());
             let official_account = same.cloned().or_else(|| {
-                let tokens = old.and_then(|old| old.tokens_for(account, platform.as_ref()));
-                self.make(&known, account, platform, tokens)
+                // The configuration was checked: each platform that is named is there.
+                let tokens = match old.and_then(|old| old.tokens_for(account, platform.as_ref())) {
+                    Some(tokens) => tokens,
+                    None => Arc::new(TokenSource::new(&account.wechat_id, account.token.clone(), platform_tokens)?),
+                };
+                self.metrics.knows_official_account(&account.wechat_id);
+                let configured = (account.clone(), platform);
+                Some(Arc::new(OfficialAccount::new(configured, tokens, self.budget, Arc::clone(&self.metrics))))
             });
             known.accounts.extend(official_account.map(|new| (account.wechat_id.clone(), new)));
         }
@@ -121,24 +128,6 @@ impl OfficialAccounts {
             }
         }
         replaced
-    }
-
-    fn make(
-        &self,
-        known: &Known,
-        account: &OfficialAccountSettings,
-        platform: Option<PlatformSettings>,
-        tokens: Option<Arc<TokenSource>>,
-    ) -> Option<Arc<OfficialAccount>> {
-        let sources: Vec<_> = known.platforms.iter().map(|(platform, source)| (platform.app.app_id.clone(), Arc::clone(source))).collect();
-        // The configuration was checked: each platform that is named is there.
-        let tokens = match tokens {
-            Some(tokens) => tokens,
-            None => Arc::new(TokenSource::new(&account.wechat_id, account.token.clone(), &sources)?),
-        };
-        self.metrics.knows_official_account(&account.wechat_id);
-        let configured = (account.clone(), platform);
-        Some(Arc::new(OfficialAccount::new(configured, tokens, self.budget, Arc::clone(&self.metrics))))
     }
 
     /// Takes up the pauses that were in force when the last process ended.
@@ -155,8 +144,8 @@ impl OfficialAccounts {
 }
 
 impl Known {
-    fn platform_of(&self, account: &OfficialAccountSettings) -> Option<PlatformSettings> {
+    fn platform_of(&self, account: &OfficialAccountSettings) -> Option<(PlatformSettings, Arc<TokenSource>)> {
         let TokenKind::Authorizer { platform, .. } = &account.token else { return None };
-        self.platforms.iter().map(|(settings, _)| settings).find(|settings| settings.app.app_id == *platform).cloned()
+        self.platforms.iter().find(|(settings, _)| settings.app.app_id == *platform).cloned()
     }
 }

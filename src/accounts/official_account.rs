@@ -130,8 +130,7 @@ impl OfficialAccount {
         if self.forgotten.load(Ordering::Relaxed) {
             return None;
         }
-        let before = self.pauses().pause(scope, wait, failure);
-        let since = before.as_ref().map_or_else(Timestamp::now, |pause| pause.since);
+        let (before, since) = self.pauses().pause(scope, wait, failure);
         let held_back = before.as_ref().is_some_and(|pause| pause.until > Instant::now());
         let before = before.map(|pause| pause.failure.reason);
         if before != Some(failure.reason) {
@@ -154,8 +153,8 @@ impl OfficialAccount {
         }
         self.show(failure.reason);
         self.metrics.pause_begins(failure.reason);
-        let Failure { reason, answer, detail } = failure;
-        let (errcode, errmsg) = (answer.as_ref().map(|answer| answer.errcode), answer.as_ref().map(|answer| answer.errmsg.as_str()));
+        let Failure { reason, detail, .. } = failure;
+        let (errcode, errmsg) = failure.answered();
         let pause_s = wait.as_secs();
         tracing::warn!(official_account = self.wechat_id(), %reason, errcode, errmsg, detail, pause_s, "the Official Account is paused");
     }

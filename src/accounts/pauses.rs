@@ -106,14 +106,15 @@ impl Pauses {
         }
     }
 
-    /// Begins a pause, or prolongs it. Answers what held the scope back before.
-    pub fn pause(&mut self, scope: Scope, wait: Duration, failure: &Failure) -> Option<Pause> {
+    /// Begins a pause, or prolongs it. Answers what held the scope back before, and since when it is held back now.
+    pub fn pause(&mut self, scope: Scope, wait: Duration, failure: &Failure) -> (Option<Pause>, Timestamp) {
         let now = Instant::now();
         let place = &mut self.slots[slot(scope)];
         // One that ran out long ago, without a call to tell, is another one.
         let before = place.as_ref().filter(|before| now <= before.until + before.wait + AT_ONCE);
         let since = before.map_or_else(Timestamp::now, |before| before.since);
-        place.replace(Pause { scope, until: now + wait, since, failure: failure.clone(), probed_by: None, set_at: now, wait })
+        let pause = Pause { scope, until: now + wait, since, failure: failure.clone(), probed_by: None, set_at: now, wait };
+        (place.replace(pause), since)
     }
 
     /// Takes up a pause that was remembered.
@@ -221,7 +222,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quota_holds_back_its_action_and_a_misconfiguration_everything() {
         let mut pauses = pauses();
-        assert!(pauses.pause(Scope::Adds, MINUTE, &failure()).is_none());
+        assert!(pauses.pause(Scope::Adds, MINUTE, &failure()).0.is_none());
         assert!(pauses.of(Action::Add).is_some());
         assert!(pauses.of(Action::Delete).is_none());
         pauses.pause(Scope::OfficialAccount, 2 * MINUTE, &failure());
@@ -273,7 +274,7 @@ mod tests {
         let mut pauses = pauses();
         pauses.pause(Scope::Adds, MINUTE, &failure());
         let since = pauses.of(Action::Add).unwrap().since;
-        assert_eq!(pauses.pause(Scope::Adds, 2 * MINUTE, &failure()).unwrap().since, since);
+        assert_eq!(pauses.pause(Scope::Adds, 2 * MINUTE, &failure()).1, since);
         assert_eq!(pauses.of(Action::Add).unwrap().since, since);
     }
 

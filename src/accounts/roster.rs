@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_may_not_list_is_not_asked_for_a_minute_and_a_new_token_at_once() {
         let roster = Roster::default();
-        let refused = |class| AttemptFailure { class, failure: Failure::new(Reason::Misconfigured, "no"), answer_lost: false };
+        let refused = |class| AttemptFailure::new(class, Failure::new(Reason::Misconfigured, "no"));
         let none = roster.asked_since(Instant::now(), async { Err(refused(Class::Token)) }).await;
         assert!(none.is_err());
         let none = roster.asked_since(Instant::now(), async { Err(refused(Class::Account { probe: SPACING })) }).await;

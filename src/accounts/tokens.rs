@@ -99,15 +99,15 @@ impl NoToken {
 }
 
 impl TokenSource {
-    /// A source for an Official Account. `None` where it names a platform that there is not.
-    pub fn new(wechat_id: &str, kind: TokenKind, platforms: &[(String, Arc<Self>)]) -> Option<Self> {
+    /// A source for an Official Account, with that of the platform which acts for it. `None` where it needs one and there
+    /// is none.
+    pub fn new(wechat_id: &str, kind: TokenKind, platform: Option<Arc<Self>>) -> Option<Self> {
         let kind = match kind {
             TokenKind::Stable { app, forced_refreshes } => Kind::Stable { app, forced_refreshes },
             TokenKind::Legacy(app) => Kind::Legacy(app),
             TokenKind::Url(server) => Kind::Url(server),
-            TokenKind::Authorizer { platform, app_id, refresh_token } => {
-                let (platform_id, platform) = platforms.iter().find(|(id, _)| *id == platform)?;
-                Kind::Authorizer { platform: Arc::clone(platform), platform_id: platform_id.clone(), app_id, refresh_token }
+            TokenKind::Authorizer { platform: platform_id, app_id, refresh_token } => {
+                Kind::Authorizer { platform: platform?, platform_id, app_id, refresh_token }
             }
         };
         Some(Self { name: wechat_id.to_owned(), kind, state: Mutex::default() })
@@ -165,7 +165,7 @@ impl TokenSource {
                 return kept.map(|kept| Token::new(kept.access_token.expose().to_owned())).ok_or_else(|| {
                     let detail = "The worker keeps no access token that is still good; to fetch one here would end the worker's. It fetches one with its next command.";
                     let failure = Failure::new(Reason::TokenRefused, detail);
-                    NoToken::not_asked(AttemptFailure { class: Class::Retry, failure, answer_lost: false })
+                    NoToken::not_asked(AttemptFailure::new(Class::Retry, failure))
                 });
             }
         };
@@ -184,7 +184,7 @@ impl TokenSource {
         match state.consider(&fetched.token, Instant::now(), self.may_force(state)) {
             Use::Now => Ok(fetched),
             Use::NotBefore(wait) => no_token(Class::TokenUnchanged { wait }),
-            Use::GivenUp => no_token(Class::Account { probe: Duration::ZERO }),
+            Use::GivenUp => no_token(Class::ACCOUNT),
             Use::ForceAnother => {
                 tracing::warn!(source = self.name, "WeChat refuses the token that it gives out; a new one is forced");
                 state.count_forced();
@@ -234,8 +234,7 @@ impl TokenSource {
         state.failures = state.failures.saturating_add(1);
         let same = state.rest.as_ref().is_some_and(|(_, before)| before.failure.reason == failed.failure.reason);
         if !same || state.failures == 1 {
-            let answer = failed.failure.answer.as_ref();
-            let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
+            let (errcode, errmsg) = failed.failure.answered();
             let Failure { reason, detail, .. } = &failed.failure;
             tracing::warn!(source = self.name, %reason, errcode, errmsg, detail, "the access token could not be fetched");
         }
@@ -316,8 +315,7 @@ async fn fetch_authorizer(
                 renewed = true;
             }
             Err(failed) if failed.class == Class::Token => {
-                let class = Class::Account { probe: Duration::ZERO };
-                return Err(NoToken::asked(AttemptFailure { class, ..failed }));
+                return Err(NoToken::asked(AttemptFailure { class: Class::ACCOUNT, ..failed }));
             }
             fetched => return fetched.map_err(NoToken::asked),
         }
@@ -325,11 +323,7 @@ async fn fetch_authorizer(
 }
 
 async fn read_ticket(ticket: &Ticket, wechat: &WeChat) -> Result<Secret, AttemptFailure> {
-    let no_ticket = |detail: String| AttemptFailure {
-        class: Class::Account { probe: Duration::ZERO },
-        failure: Failure::new(Reason::Misconfigured, detail),
-        answer_lost: false,
-    };
+    let no_ticket = |detail: String| AttemptFailure::new(Class::ACCOUNT, Failure::new(Reason::Misconfigured, detail));
     let text = match ticket {
         Ticket::Server(server) => wechat.ticket_from(server).await?,
         Ticket::File(path) => match tokio::fs::read_to_string(path).await {
@@ -347,5 +341,5 @@ async fn read_ticket(ticket: &Ticket, wechat: &WeChat) -> Result<Secret, Attempt
 fn unchanged(class: Class) -> AttemptFailure {
     let detail =
         "WeChat refused the access token and gives out the same one again; another program may be fetching tokens with the same AppID.";
-    AttemptFailure { class, failure: Failure::new(Reason::TokenRefused, detail), answer_lost: false }
+    AttemptFailure::new(class, Failure::new(Reason::TokenRefused, detail))
 }

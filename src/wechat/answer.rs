@@ -1,7 +1,5 @@
 //! Reads an HTTP answer of WeChat: the number that decides, wherever and however it stands.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::codes;
@@ -64,7 +62,7 @@ impl WeChatAnswer {
     pub fn into_failure(self, class: Class, reason: Reason) -> AttemptFailure {
         let detail = codes::advice(reason, self.errcode).to_owned();
         let answer = Some(Answer { errcode: self.errcode, errmsg: self.errmsg });
-        AttemptFailure { class, failure: Failure { reason, answer, detail }, answer_lost: false }
+        AttemptFailure::new(class, Failure { reason, answer, detail })
     }
 }
 
@@ -81,7 +79,7 @@ pub fn check_status(endpoint: Endpoint, status: u16) -> Result<(), AttemptFailur
         408 | 500..=599 => failed(Class::Retry, Reason::GatewayError, format!("A gateway before WeChat failed (HTTP {status})."), true),
         // Never followed: the token would leave for somebody else's host.
         _ => failed(
-            Class::Account { probe: Duration::ZERO },
+            Class::ACCOUNT,
             Reason::Misconfigured,
             format!("HTTP {status} is not WeChat's answer; check `wechat.base_url` and any proxy."),
             false,
@@ -145,7 +143,7 @@ mod tests {
         assert_eq!((class(429).class, class(429).answer_lost), (Class::Retry, false));
         assert_eq!(class(412).class, Class::Bug);
         for status in [204, 301, 302, 307, 400, 401, 403, 404] {
-            assert_eq!(class(status).class, Class::Account { probe: Duration::ZERO });
+            assert_eq!(class(status).class, Class::ACCOUNT);
         }
     }
 }

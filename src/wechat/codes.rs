@@ -24,7 +24,7 @@ const HOURS: Duration = Duration::from_secs(3_600);
 pub fn verdict(endpoint: Endpoint, errcode: i64) -> Verdict {
     use Endpoint::{Add, AuthorizerToken, Delete, List, Token};
     use Verdict::{Already, Done, Trouble};
-    let account = |reason| Trouble(Class::Account { probe: Duration::ZERO }, reason);
+    let account = |reason| Trouble(Class::ACCOUNT, reason);
     let administrator = |probe| Trouble(Class::Account { probe }, Reason::AwaitingAdministrator);
     let bug = Trouble(Class::Bug, Reason::WorkerBug);
     let permanent = |reason| Trouble(Class::Permanent, reason);

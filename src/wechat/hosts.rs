@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn failed(reason: Reason) -> Result<WeChatAnswer, AttemptFailure> {
-        Err(AttemptFailure { class: Class::Retry, failure: Failure::new(reason, "x"), answer_lost: false })
+        Err(AttemptFailure::new(Class::Retry, Failure::new(reason, "x")))
     }
 
     fn answered(errcode: i64) -> Result<WeChatAnswer, AttemptFailure> {

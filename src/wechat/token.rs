@@ -145,16 +145,17 @@ impl WeChat {
 
     async fn get_from(&self, server: &OwnServer, what: &str) -> Result<Vec<u8>, AttemptFailure> {
         let headers: Vec<(&str, &str)> = server.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-        let failed = |class, reason, detail: String| AttemptFailure { class, failure: Failure::new(reason, detail), answer_lost: false };
+        let failed = |class, reason, detail: String| AttemptFailure::new(class, Failure::new(reason, detail));
         match self.http.get_elsewhere(server.url.expose(), &headers).await {
             Ok((200, body)) => Ok(body),
             Ok((status @ (408 | 429 | 500..), _)) => {
                 Err(failed(Class::Retry, Reason::GatewayError, format!("The {what} answered HTTP {status}.")))
             }
-            Ok((status, _)) => {
-                let class = Class::Account { probe: Duration::ZERO };
-                Err(failed(class, Reason::Misconfigured, format!("The {what} answered HTTP {status}; check its address and headers.")))
-            }
+            Ok((status, _)) => Err(failed(
+                Class::ACCOUNT,
+                Reason::Misconfigured,
+                format!("The {what} answered HTTP {status}; check its address and headers."),
+            )),
             Err(unsent) => {
                 let reason = unsent.failure.reason;
                 Err(failed(unsent.class, reason, format!("The {what} could not be asked, or did not answer in time.")))

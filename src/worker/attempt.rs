@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::permit::NoPermit;
@@ -11,7 +10,7 @@ use super::settle::Fate;
 use super::wait::{Hold, Waited};
 use super::{Job, Worker};
 use crate::accounts::{Credentials, NoToken, OfficialAccount, Sources, Way};
-use crate::event::{History, Identity, conclude, now};
+use crate::event::{History, Identity, conclude, now, since};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, LedgerError, Position};
 use crate::metrics::observe;
@@ -211,8 +210,7 @@ impl Worker {
 
     /// How long an add of the account whose answer was lost may still land.
     fn add_may_land(&self, begun: Begun) -> Option<Duration> {
-        let age: Duration = Timestamp::now().duration_since(begun.lost_add_at?).try_into().unwrap_or_default();
-        let left = (2 * self.settings.request_timeout).saturating_sub(age);
+        let left = (2 * self.settings.request_timeout).saturating_sub(since(begun.lost_add_at?));
         (!left.is_zero()).then_some(left)
     }
 

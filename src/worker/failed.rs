@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::attempt::{Step, Tried};
 use super::{Job, Worker};
 use crate::accounts::{Memory, OfficialAccount};
+use crate::event::since;
 use crate::ledger::LedgerError;
 use crate::outcome::{AttemptFailure, Class, Failure, Outcome, Reason, Scope};
 use crate::retry::{self, Attempted, Decision};
@@ -15,8 +16,7 @@ impl Worker {
     /// The attempt, or the fetch of the token before it, has failed.
     pub(super) async fn failed(&self, job: &mut Job, official_account: &OfficialAccount, tried: Tried, failed: AttemptFailure) -> Step {
         job.tries = job.tries.saturating_add(1);
-        let (reason, answer) = (failed.failure.reason, failed.failure.answer.as_ref());
-        let (errcode, errmsg) = (answer.map(|answer| answer.errcode), answer.map(|answer| answer.errmsg.as_str()));
+        let (reason, (errcode, errmsg)) = (failed.failure.reason, failed.failure.answered());
         let attempts = job.ticket.attempts;
         tracing::debug!(command.id = job.command.given.command_id, %reason, errcode, errmsg, attempts, "an attempt has failed");
         match (tried.asked_wechat, failed.class) {
@@ -63,17 +63,15 @@ impl Worker {
 
     /// What is known of a command whose attempt has failed.
     fn attempted(&self, job: &Job, tried: Tried, reason: Reason) -> Attempted {
-        let now = Timestamp::now();
-        let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
         Attempted {
             called: tried.called,
             attempts: job.ticket.attempts.saturating_sub(job.ticket.attempts_before),
             tries: job.tries,
             age: since(job.ticket.age_from),
-            same_trouble_for: job.trouble.filter(|(trouble, _)| *trouble == reason).map_or(Duration::ZERO, |(_, at)| since(at)),
+            same_trouble_for: job.waited_for(reason),
             token_refused_before: job.token_refused,
             probing: tried.way.is_probe(),
-            now,
+            now: Timestamp::now(),
         }
     }
 

@@ -51,8 +51,7 @@ impl Worker {
         let mut crowds_out = pin!(self.crowds_out(job, official_account));
         loop {
             tokio::select! {
-                () = self.draining.cancelled() => return Err(NoPermit::LetGo),
-                () = job.delivery.session().lost() => return Err(NoPermit::LetGo),
+                () = self.let_go(job) => return Err(NoPermit::LetGo),
                 permit = &mut ready => return Ok(permit),
                 pause = &mut paused => return Err(NoPermit::Paused(Box::new(pause))),
                 () = tokio::time::sleep_until(self.held_until(job)) => return Err(NoPermit::HeldTooLong),

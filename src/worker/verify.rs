@@ -135,6 +135,5 @@ fn mismatch(official_account: &OfficialAccount, stranger: Option<&str>) -> Attem
     let detail = format!(
         "The credentials of `{ours}` belong to another Official Account{theirs}, by the accounts that WeChat lists. Correct `wechat_id`, or the credentials."
     );
-    let class = Class::Account { probe: Duration::ZERO };
-    AttemptFailure { class, failure: Failure::new(Reason::WechatIdMismatch, detail), answer_lost: false }
+    AttemptFailure::new(Class::ACCOUNT, Failure::new(Reason::WechatIdMismatch, detail))
 }

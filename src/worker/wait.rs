@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::attempt::Step;
 use super::settle::{Fate, PutOff};
 use super::{Job, Worker};
 use crate::accounts::{OfficialAccount, Pause};
+use crate::event::since;
 use crate::lanes::Turn;
 use crate::ledger::{Position, Ticket, Waiting};
 use crate::outcome::{Action, AttemptFailure, Class, Failure, Outcome, Reason, Scope};
@@ -56,8 +57,7 @@ impl Worker {
             }
         };
         tokio::select! {
-            () = self.draining.cancelled() => Waited::LetGo,
-            () = job.delivery.session().lost() => Waited::LetGo,
+            () = self.let_go(job) => Waited::LetGo,
             () = turn.changed() => Waited::LaneChanged,
             () = tokio::time::sleep_until(until) => Waited::Over,
             () = news => Waited::Over,
@@ -71,7 +71,7 @@ impl Worker {
     fn stays(&self, official_account: &OfficialAccount, pause: &Pause) -> bool {
         let share = self.settings.window_share;
         let left = pause.until.saturating_duration_since(Instant::now());
-        let short = pause.is_probed() || paused_for(pause) + left <= self.settings.slow_after;
+        let short = pause.is_probed() || since(pause.since) + left <= self.settings.slow_after;
         let in_passing = pause.failure.reason.is_passing() && usize::try_from(self.metrics.held()).is_ok_and(|held| held < share);
         (short || in_passing || pause.scope == Scope::Room) && official_account.in_hand.commands() <= share
     }
@@ -83,14 +83,13 @@ impl Worker {
             let failure = retry::exhausted(&self.retry, Some(pause.failure));
             return self.finish(job, Outcome::Failed(failure)).await;
         }
-        let failed = AttemptFailure { class: Class::Retry, failure: pause.failure.clone(), answer_lost: false };
+        let failed = AttemptFailure::new(Class::Retry, pause.failure.clone());
         self.wait_out(job, official_account, &pause, failed).await
     }
 
     /// It has been waiting for longer than a command may.
     pub(super) fn is_too_old(&self, job: &Job) -> bool {
-        let age = Timestamp::now().duration_since(job.ticket.age_from);
-        age >= SignedDuration::try_from(self.retry.max_age).unwrap_or(SignedDuration::MAX)
+        since(job.ticket.age_from) >= self.retry.max_age
     }
 
     /// Waits until a pause is over.
@@ -111,7 +110,7 @@ impl Worker {
             return Ok(step);
         }
         let left = until.saturating_duration_since(now);
-        let wait = if pause.scope == Scope::Room { left } else { retry::while_paused(left, paused_for(pause)) };
+        let wait = if pause.scope == Scope::Room { left } else { retry::while_paused(left, since(pause.since)) };
         Ok(Some(self.leave(job, wait, &failed)))
     }
 
@@ -120,8 +119,7 @@ impl Worker {
         if pause.scope != Scope::Room {
             return None;
         }
-        let since = job.trouble.filter(|(trouble, _)| *trouble == pause.failure.reason).map(|(_, since)| since);
-        let waited = since.map_or(Duration::ZERO, |since| Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default());
+        let waited = job.waited_for(pause.failure.reason);
         Some(Instant::now() + self.retry.capacity_wait.saturating_sub(waited))
     }
 
@@ -131,7 +129,7 @@ impl Worker {
     }
 
     pub(super) async fn hold_back(&self, job: &mut Job, wait: Duration, failure: Failure) -> Step {
-        self.hold_back_after(job, wait, AttemptFailure { class: Class::Retry, failure, answer_lost: false }).await
+        self.hold_back_after(job, wait, AttemptFailure::new(Class::Retry, failure)).await
     }
 
     /// Holds a command back: here where the delivery may be held for so long, through a deferred queue where not.
@@ -198,10 +196,9 @@ impl Worker {
             return None;
         }
         let detail = "The calls of this Official Account are spread out by its `max_rate`.";
-        let failure = Failure::new(Reason::RateLimited, detail);
-        let failed = AttemptFailure { class: Class::Retry, failure: failure.clone(), answer_lost: false };
-        if job.recorded != Some(failure.reason) {
-            self.metrics.waits(failure.reason);
+        let failed = AttemptFailure::new(Class::Retry, Failure::new(Reason::RateLimited, detail));
+        if job.recorded != Some(Reason::RateLimited) {
+            self.metrics.waits(Reason::RateLimited);
         }
         match self.record_wait(job, &failed).await {
             Ok(None) => {}
@@ -210,13 +207,21 @@ impl Worker {
         tokio::select! {
             () = official_account.rate_turn() => None,
             pause = self.paused_meanwhile(job, official_account) => Some(self.paused(job, official_account, pause).await),
-            () = self.draining.cancelled() => Some(Ok(Some(Fate::GivenBack))),
-            () = job.delivery.session().lost() => Some(Ok(Some(Fate::GivenBack))),
+            () = self.let_go(job) => Some(Ok(Some(Fate::GivenBack))),
             () = turn.changed() => Some(self.ledger.check(job.ticket.position).await.map(|superseded| superseded.map(Fate::Concluded))),
             () = tokio::time::sleep_until(self.held_until(job)) => Some(Ok(Some(self.leave(job, Duration::ZERO, &failed)))),
         }
     }
 
+    /// Ends when the worker shuts down, or the delivery belongs to a session that is over.
+    pub(super) async fn let_go(&self, job: &Job) {
+        tokio::select! {
+            () = self.draining.cancelled() => {}
+            () = job.delivery.session().lost() => {}
+        }
+    }
+
+    /// Until when its delivery may be held.
     pub(super) fn held_until(&self, job: &Job) -> Instant {
         job.taken_at + self.retry.max_in_process
     }
@@ -225,10 +230,6 @@ impl Worker {
     pub(super) fn held_too_long(&self, job: &Job) -> bool {
         job.tries == 0 && job.recorded.is_none() && Instant::now() > self.held_until(job)
     }
-}
-
-fn paused_for(pause: &Pause) -> Duration {
-    Duration::try_from(Timestamp::now().duration_since(pause.since)).unwrap_or_default()
 }
 
 fn waiting(failed: &AttemptFailure) -> Waiting {

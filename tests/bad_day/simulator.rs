@@ -77,7 +77,7 @@ impl Simulator {
     }
 
     /// One call of the control endpoint, which must be taken; gives the answer's JSON, null where it has no body.
-    async fn control(&self, method: &str, path: &str, body: &str) -> Value {
+    pub async fn control(&self, method: &str, path: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(self.address).await.expect("the simulator can be reached");
         let length = body.len();
         let request = format!("{method} /control/{path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");

@@ -6,6 +6,9 @@ mod deaths;
 mod ledger;
 mod node;
 mod plan;
+#[path = "../bad_day/simulator.rs"]
+#[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
+mod simulator;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests, which use all of it")]
 mod support;

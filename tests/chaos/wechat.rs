@@ -1,20 +1,16 @@
-//! The WeChat simulator as a process, and the random faults that it is told to make.
+//! The WeChat simulator, and the random faults that it is told to make.
 
-use std::net::SocketAddr;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::plan::OFFICIAL_ACCOUNTS;
 use crate::rest;
+use crate::simulator;
 use crate::support::{eventually, worker::Settings};
 
 /// How long the worker waits for an answer, and the longest that the simulator makes one wait. They are far apart: a call
@@ -24,48 +20,33 @@ const LONGEST_LATENCY_MS: u64 = 200;
 
 /// The running simulator.
 pub struct Simulator {
-    address: SocketAddr,
+    simulator: simulator::Simulator,
     changes: AtomicU32,
-    _process: Child,
 }
 
 impl Simulator {
     pub async fn start() -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wechat-simulator"));
-        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).kill_on_drop(true);
-        for wechat_id in OFFICIAL_ACCOUNTS {
-            command.args(["--account", &format!("{wechat_id}:app-{wechat_id}:secret-{wechat_id}")]);
-        }
-        let mut process = command.spawn().expect("the simulator starts");
-        let stdout = process.stdout.take().expect("stdout is piped");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).await.expect("the simulator's output can be read");
-        let address = line.trim().rsplit_once("http://").and_then(|(_, address)| address.parse().ok());
-        Self { address: address.expect("the simulator says where it listens"), changes: AtomicU32::new(0), _process: process }
+        Self { simulator: simulator::Simulator::start(&OFFICIAL_ACCOUNTS).await, changes: AtomicU32::new(0) }
     }
 
     /// Makes a worker use it.
     pub fn configure(&self, settings: &mut Settings) {
-        settings.set("wechat.base_url", format!("http://{}", self.address)).set("wechat.request_timeout", REQUEST_TIMEOUT);
-        for wechat_id in OFFICIAL_ACCOUNTS {
-            settings.official_accounts.push_str(&format!(
-                "[[official_account]]\nwechat_id = \"{wechat_id}\"\napp_id = \"app-{wechat_id}\"\napp_secret = \"secret-{wechat_id}\"\n\n"
-            ));
-        }
+        self.simulator.configure(settings);
+        settings.set("wechat.request_timeout", REQUEST_TIMEOUT);
     }
 
     /// Every kf account that exists.
     pub async fn accounts(&self) -> Value {
-        self.control("GET", "accounts", "").await
+        self.simulator.accounts().await
     }
 
     /// The calls that it has counted.
     pub async fn calls(&self) -> Value {
-        self.control("GET", "calls", "").await
+        self.simulator.calls().await
     }
 
     async fn clear_faults(&self) {
-        self.control("DELETE", "faults", "").await;
+        self.simulator.control("DELETE", "faults", "").await;
     }
 
     /// Waits until nothing is in flight; gives how many calls were at first.
@@ -86,14 +67,14 @@ impl Simulator {
         while rest(Duration::from_millis(rng.random_range(300..3_000)), stop).await {
             match rng.random_range(0..10) {
                 0..2 => self.clear_faults().await,
-                2 => drop(self.control("POST", "tokens/expire", "").await),
-                3..5 => self.put(&json!([outage(&mut rng), latency(&mut rng)])).await,
+                2 => drop(self.simulator.control("POST", "tokens/expire", "").await),
+                3..5 => self.simulator.put_faults(&json!([outage(&mut rng), latency(&mut rng)])).await,
                 _ => {
                     let mut rules = vec![latency(&mut rng)];
                     for _ in 0..rng.random_range(1..4) {
                         rules.push(fault(&mut rng));
                     }
-                    self.put(&json!(rules)).await;
+                    self.simulator.put_faults(&json!(rules)).await;
                 }
             }
             self.changes.fetch_add(1, Ordering::Relaxed);
@@ -104,26 +85,6 @@ impl Simulator {
     /// How often its faults have changed.
     pub fn changes(&self) -> u32 {
         self.changes.load(Ordering::Relaxed)
-    }
-
-    async fn put(&self, rules: &Value) {
-        let answer = self.control("PUT", "faults", &rules.to_string()).await;
-        assert!(answer.is_null(), "the simulator takes {rules}: {answer}");
-    }
-
-    /// One call of the control endpoint; the answer's JSON, or its text.
-    async fn control(&self, method: &str, path: &str, body: &str) -> Value {
-        let mut stream = TcpStream::connect(self.address).await.expect("the simulator can be reached");
-        let length = body.len();
-        let request = format!("{method} /control/{path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
-        stream.write_all(request.as_bytes()).await.expect("the simulator listens");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("the simulator answers");
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        match body {
-            "" => Value::Null,
-            text => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-        }
     }
 }
 
