@@ -12,7 +12,8 @@ help:
 	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
-	@echo 'Both install RabbitMQ with apt where it is missing. With KF_AMQP__URL they use that broker; the tests that kill nodes start their own.'
+	@echo 'All install RabbitMQ with apt where it is missing, and `make test` PostgreSQL and PgBouncer. With KF_AMQP__URL demo and tests use that broker,'
+	@echo 'with KF_TEST_POSTGRES_URL the tests use that database server; the tests that kill servers start their own.'
 
 demo:
 	@deploy/prerequisites.sh
@@ -21,7 +22,7 @@ demo:
 
 # Built first and by itself, since `cargo test --quiet` would say nothing while it compiles.
 test:
-	@deploy/prerequisites.sh own-nodes
+	@deploy/prerequisites.sh tests
 	@cargo build --locked --bins --tests --examples
 	@cargo test --locked --quiet
 

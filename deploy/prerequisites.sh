@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Sees to what the demo and the tests need: Rust, a C compiler, and RabbitMQ, which it installs where it is missing.
+# Sees to what the demo and the tests need: Rust, a C compiler and the servers, which it installs where they are missing.
 #
-# Says nothing when all is there. Where KF_AMQP__URL names a broker RabbitMQ is only needed with the argument `own-nodes`: the
-# tests kill nodes, and so need some of their own.
+#   prerequisites.sh [tests]
+#
+# Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. The tests, for
+# which `tests` asks, also need PostgreSQL and PgBouncer, and all of them here whatever is named: they kill servers of their own.
 set -uo pipefail
 
 fail() {
@@ -13,39 +15,88 @@ fail() {
 command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs."
 command -v cc >/dev/null || fail "A C compiler (cc) is missing: install one, on Debian with \`apt-get install gcc libc6-dev\`."
 
-rabbitmq_is_there() { compgen -G '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server' >/dev/null; }
-[ -n "${KF_AMQP__URL:-}" ] && [ "${1:-}" != own-nodes ] && exit 0
-rabbitmq_is_there && exit 0
+# For each of Debian's packages: what people call it and where it puts its program.
+declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer)
+declare -A program=(
+    [rabbitmq-server]='/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server'
+    [postgresql]='/usr/lib/postgresql/*/bin/initdb'
+    [pgbouncer]='/usr/sbin/pgbouncer'
+)
+is_there() { compgen -G "${program[$1]}" >/dev/null; }
 
-by_hand="Install RabbitMQ by hand, or name a broker by KF_AMQP__URL=amqp://user:password@host:5672/%2f."
-command -v apt-get >/dev/null || fail "RabbitMQ is missing, and there is no apt-get to install it with. $by_hand"
-sudo=
-if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || fail "RabbitMQ is missing, and installing it needs root or sudo. $by_hand"
-    sudo=sudo
+if [ "${1:-}" = tests ]; then
+    needed=(rabbitmq-server postgresql pgbouncer)
+elif [ -n "${KF_AMQP__URL:-}" ]; then
+    needed=()
+else
+    needed=(rabbitmq-server)
+fi
+missing=()
+for package in "${needed[@]}"; do is_there "$package" || missing+=("$package"); done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+# `A`, `A and B`, `A, B and C`.
+sentence() {
+    local text=$1
+    shift
+    while [ $# -gt 1 ]; do
+        text+=", $1"
+        shift
+    done
+    echo "$text${1:+ and $1}"
+}
+names=()
+for package in "${missing[@]}"; do names+=("${name[$package]}"); done
+what=$(sentence "${names[@]}")
+packages=$(sentence "${missing[@]}")
+if [ ${#missing[@]} = 1 ]; then
+    are=is these="package $packages" their="its service is" each=it
+else
+    are=are these="packages $packages" their="their services are" each=them
 fi
 
-echo "RabbitMQ is missing: installing Debian's package rabbitmq-server with apt-get (a minute or so; its service is not started)."
+by_hand="Install $what by hand."
+[ "${1:-}" = tests ] || by_hand="Install $what by hand, or name a broker by KF_AMQP__URL=amqp://user:password@host:5672/%2f."
+command -v apt-get >/dev/null || fail "$what $are missing, and there is no apt-get to install $each with. $by_hand"
+sudo=()
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "$what $are missing, and installing $each needs root or sudo. $by_hand"
+    sudo=(sudo)
+fi
+
+echo "$what $are missing: installing Debian's $these with apt-get (a minute or so; $their not started)."
 log=$(mktemp)
-# The package would start a broker of its own, now and at every boot: a policy forbids the first, `disable` the second.
+# The packages would start servers of their own, now and at every boot: a policy forbids the first, `disable` the second.
 # A policy that the machine has already is left alone.
 policy=/usr/sbin/policy-rc.d
-ours=no
+# PostgreSQL's would also make a database cluster, which nobody asked for: another file beside what the operator has set says no.
+no_cluster=/etc/postgresql-common/createcluster.d/kf-worker.conf
+ours=()
 clean_up() {
-    [ $ours = yes ] && $sudo rm -f "$policy"
+    [ ${#ours[@]} -gt 0 ] && "${sudo[@]}" rm -f "${ours[@]}"
+    # Nobody's either, where nothing else is in it.
+    [[ " ${ours[*]} " != *" $no_cluster "* ]] || "${sudo[@]}" rmdir "$(dirname "$no_cluster")" 2>/dev/null
     rm -f "$log"
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
-if [ ! -e "$policy" ]; then
-    ours=yes
-    printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null && $sudo chmod +x "$policy" || fail "Can't write $policy. $by_hand"
-fi
-# Old package lists may do, so that only the installation's own failure counts.
-$sudo apt-get update >>"$log" 2>&1
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends rabbitmq-server >>"$log" 2>&1 </dev/null || {
-    tail -n 15 "$log" >&2
-    fail "apt-get could not install rabbitmq-server. $by_hand"
+# Writes a file with the given mode until the end of this script.
+for_now() {
+    ours+=("$1")
+    if ! { "${sudo[@]}" mkdir -p "$(dirname "$1")" && "${sudo[@]}" tee "$1" >/dev/null && "${sudo[@]}" chmod "$2" "$1"; }; then
+        fail "Can't write $1. $by_hand"
+    fi
 }
-command -v systemctl >/dev/null && $sudo systemctl disable rabbitmq-server >>"$log" 2>&1
-rabbitmq_is_there || fail "rabbitmq-server is installed, but not in /usr/lib/rabbitmq. $by_hand"
+[ -e "$policy" ] || for_now "$policy" 755 < <(printf '#!/bin/sh\nexit 101\n')
+# PgBouncer's package brings the tools for clusters too, but no server that one could be made for.
+[[ " ${missing[*]} " != *" postgresql "* ]] || for_now "$no_cluster" 644 < <(echo 'create_main_cluster = false')
+
+# Old package lists may do, so that only the installation's own failure counts.
+"${sudo[@]}" apt-get update >>"$log" 2>&1
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null || {
+    tail -n 15 "$log" >&2
+    fail "apt-get could not install $packages. $by_hand"
+}
+# Each package's service has the package's name.
+command -v systemctl >/dev/null && "${sudo[@]}" systemctl disable "${missing[@]}" >>"$log" 2>&1
+for package in "${missing[@]}"; do is_there "$package" || fail "$package is installed, but there is no ${program[$package]}. $by_hand"; done

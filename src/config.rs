@@ -40,6 +40,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// is held must have ended well before.
 const LONGEST_HOLD: Duration = Duration::from_secs(600);
 
+/// A claim lasts for one call and so much longer: a worker may be slow between claiming and calling.
+const CLAIM_SPARE: Duration = Duration::from_secs(5);
+
 /// Reads the configuration: environment over file over defaults.
 ///
 /// # Errors
@@ -54,7 +57,7 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
         wechat: read_wechat(&mut reader, request_timeout),
         accounts: read_official_accounts(&mut reader, file),
         retry: read_retry(&mut reader),
-        ledger: read_ledger(&mut reader),
+        ledger: read_ledger(&mut reader, request_timeout),
         admin: read_admin(&mut reader),
         rules: read_rules(&mut reader),
     };
@@ -102,6 +105,7 @@ fn read_worker(reader: &mut Reader, window: usize, request_timeout: Duration) ->
         slow_after: reader.duration("worker.slow_after", 5 * SECOND),
         drain: reader.duration("worker.drain", 20 * SECOND),
         request_timeout,
+        lease: request_timeout + CLAIM_SPARE,
         drift_interval: verify.then_some(drift_interval),
     }
 }
@@ -162,23 +166,14 @@ fn read_retry(reader: &mut Reader) -> retry::Settings {
     }
 }
 
-fn read_ledger(reader: &mut Reader) -> ledger::Settings {
-    let url = reader.text("ledger.url", "sqlite:kf-ledger.db");
-    let path = match url.split_once(':') {
-        Some(("sqlite", path)) => PathBuf::from(path.strip_prefix("//").unwrap_or(path)),
-        Some(("postgres" | "postgresql", _)) => {
-            reader.fault("ledger.url", "PostgreSQL ledgers are not supported by this version yet; use sqlite:PATH");
-            PathBuf::new()
-        }
-        _ => {
-            reader.fault("ledger.url", "is neither sqlite:PATH nor postgres://…");
-            PathBuf::new()
-        }
-    };
-    if url.starts_with("sqlite:") && (path.as_os_str().is_empty() || path == Path::new(":memory:")) {
-        reader.fault("ledger.url", "names no file; write sqlite:PATH, since a ledger must outlive its worker");
-    }
-    ledger::Settings { path, retention: reader.duration("ledger.retention", 90 * DAY), patience: Duration::ZERO }
+fn read_ledger(reader: &mut Reader, request_timeout: Duration) -> ledger::Settings {
+    let url = reader.secret_or("ledger.url", "sqlite:kf-ledger.db");
+    let place = ledger::Place::parse(&url).unwrap_or_else(|trouble| {
+        reader.fault("ledger.url", trouble);
+        ledger::Place::Sqlite(PathBuf::new())
+    });
+    let retention = reader.duration("ledger.retention", 90 * DAY);
+    ledger::Settings { place, retention, patience: Duration::ZERO, lease: request_timeout + CLAIM_SPARE }
 }
 
 fn read_admin(reader: &mut Reader) -> admin::Settings {

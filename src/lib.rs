@@ -118,14 +118,14 @@ pub enum RunError {
 pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, shutdown: CancellationToken) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?);
     let readiness = Arc::new(Readiness::default());
-    let ledger = Ledger::open(&config.ledger)?;
     let accounts = Arc::new(OfficialAccounts::new(&config.accounts, config.retry.budget, Arc::clone(&metrics)));
-    accounts.restore(ledger.pauses().await?);
     // It answers while draining, and ends with this function.
     let ended = CancellationToken::new();
     let _ends_here = ended.clone().drop_guard();
     let shown = admin::Shown { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), accounts: Arc::clone(&accounts) };
     admin::serve(config.admin, shown, ended).await?;
+    let Some(ledger) = open_ledger(&config.ledger, &readiness, &shutdown).await? else { return Ok(()) };
+    accounts.restore(ledger.pauses().await?);
     tokio::spawn(prune(ledger.clone()));
     tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
     let worker = Arc::new(assemble(&config, ledger, accounts, metrics, readiness, shutdown)?);
@@ -134,6 +134,35 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
         worker.tasks.spawn(async move { watching.watch(interval).await });
     }
     Ok(supervisor::supervise(&worker, &config.broker).await?)
+}
+
+/// Opens the ledger. One that can't be reached is waited for, as the broker is. `None` where the worker was told to shut
+/// down meanwhile.
+async fn open_ledger(
+    settings: &ledger::Settings,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> Result<Option<Ledger>, ledger::OpenError> {
+    let mut failures = 0;
+    loop {
+        let error = match Ledger::open(settings).await {
+            Ok(ledger) => {
+                readiness.ledger_trouble(None);
+                return Ok(Some(ledger));
+            }
+            Err(error) => error,
+        };
+        failures += 1;
+        if !error.may_pass() || failures >= supervisor::MOST_FAILURES {
+            return Err(error);
+        }
+        readiness.ledger_trouble(Some(error.to_string()));
+        tracing::warn!(%error, failures, "the ledger can't be opened; trying again");
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = tokio::time::sleep(retry::before_reconnecting(failures)) => {}
+        }
+    }
 }
 
 fn assemble(
@@ -180,14 +209,12 @@ async fn take_changes(accounts: Arc<OfficialAccounts>, ledger: Ledger, mut chang
 /// Forgets outcomes past their retention, a few at a time, so that nobody waits for it.
 async fn prune(ledger: Ledger) {
     loop {
-        match ledger.prune().await {
-            Ok(0) => tokio::time::sleep(PRUNING).await,
-            Ok(pruned) => tracing::debug!(pruned, "outcomes past their retention were forgotten"),
-            Err(error) => {
-                tracing::warn!(%error, "outcomes past their retention could not be forgotten");
-                tokio::time::sleep(PRUNING).await;
-            }
+        match ledger.prune_all(|_| {}).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "outcomes past their retention were forgotten"),
+            Err(error) => tracing::warn!(%error, "outcomes past their retention could not be forgotten"),
         }
+        tokio::time::sleep(PRUNING).await;
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Metrics {
     pub events_confirmed: IntCounter,
     pub events_unroutable: IntCounter,
     pub ledger_seconds: Histogram,
+    pub claims_lost: IntCounter,
     pub last_finished: IntGauge,
     paused: IntGaugeVec,
     pauses_begun: IntCounterVec,
@@ -99,6 +100,10 @@ impl Metrics {
             events_confirmed: make.counter("kf_events_confirmed_total", "Result events confirmed by the broker")?,
             events_unroutable: make.counter("kf_events_unroutable_total", "Result events that no queue took")?,
             ledger_seconds: make.histogram("kf_ledger_seconds", "Time that a request to the ledger took, commit included", &LATENCY)?,
+            claims_lost: make.counter(
+                "kf_claims_lost_total",
+                "Calls after which nothing could be recorded, since another worker had taken the account",
+            )?,
             last_finished: make.gauge("kf_last_finished_timestamp_seconds", "When a command was last finished and acknowledged")?,
             paused: make.gauges(
                 "kf_official_account_paused",

@@ -324,6 +324,8 @@ words! {
         WindowShare = "window_share",
         /// An older add of the account may still land, so that "does not exist" can't be believed yet.
         AddMayLand = "add_may_land",
+        /// The claim on the account had nearly run out before WeChat was called.
+        ClaimRanOut = "claim_ran_out",
         /// An older command of the account comes first.
         OlderCommandFirst = "older_command_first",
         /// The worker was busy with older commands of this account for as long as a delivery may be held.
@@ -394,8 +396,15 @@ impl Reason {
         Self::WechatIdMismatch,
     ];
     /// Reasons that make one command wait, besides those that pause its Official Account.
-    pub const WAITING: &[Self] =
-        &[Self::RateLimited, Self::ListDisagrees, Self::WindowShare, Self::AddMayLand, Self::OlderCommandFirst, Self::HeldTooLong];
+    pub const WAITING: &[Self] = &[
+        Self::RateLimited,
+        Self::ListDisagrees,
+        Self::WindowShare,
+        Self::AddMayLand,
+        Self::ClaimRanOut,
+        Self::OlderCommandFirst,
+        Self::HeldTooLong,
+    ];
 
     /// Whether it is a failure that passes by itself, mostly soon.
     pub fn is_passing(self) -> bool {

@@ -12,7 +12,7 @@ use crate::worker::Worker;
 
 /// After so many failures in a row to connect the worker ends, so that its supervisor can start it afresh: some four
 /// minutes, and more where connecting itself takes long.
-const MOST_FAILURES: u32 = 50;
+pub const MOST_FAILURES: u32 = 50;
 /// A session that ends sooner counts as a failure to connect.
 const SHORT_SESSION: Duration = Duration::from_secs(10);
 

@@ -5,6 +5,7 @@
 
 mod accept;
 mod attempt;
+mod claim;
 mod failed;
 mod permit;
 mod settle;
@@ -35,6 +36,7 @@ use crate::outcome::Reason;
 use crate::readiness::Readiness;
 use crate::retry;
 use crate::wechat::WeChat;
+use claim::Claimed;
 use settle::Fate;
 use wait::Hold;
 
@@ -53,6 +55,8 @@ pub struct Settings {
     pub drain: Duration,
     /// How long one request to WeChat may take.
     pub request_timeout: Duration,
+    /// How long a claim on an account lasts.
+    pub lease: Duration,
     /// Once in this time all accounts are compared with WeChat's list, and outcomes that rest on what WeChat says exists
     /// already are checked against it; nothing where that is off.
     pub drift_interval: Option<Duration>,
@@ -89,6 +93,8 @@ pub struct Job {
     taken_at: Instant,
     /// What it waits for before its next attempt.
     hold: Option<Hold>,
+    /// The right to call WeChat for its account, from the beginning of an attempt until its end is recorded.
+    claim: Option<Claimed>,
     /// Failed attempts in this process, token fetches included.
     tries: u32,
     /// The token was refused in the attempt just before.
@@ -178,6 +184,7 @@ impl Worker {
     async fn after_panic(&self, job: &mut Job) -> Result<Option<Fate>, LedgerError> {
         tracing::error!(command.id = job.command.given.command_id, "carrying out a command has panicked");
         self.ledger.panicked(job.ticket.position).await?;
+        job.claim = None;
         job.hold = Some(Hold::Until(Instant::now() + self.retry.initial));
         Ok(None)
     }
@@ -204,6 +211,7 @@ impl Job {
             command,
             taken_at,
             hold: None,
+            claim: None,
             tries: 0,
             token_refused: false,
             trouble: ticket.trouble,

@@ -155,12 +155,12 @@ impl TokenSource {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn borrow(&self, wechat: &WeChat, ledger: Reader) -> Result<Token, NoToken> {
+    pub async fn borrow(&self, wechat: &WeChat, ledger: &Reader) -> Result<Token, NoToken> {
         let fetched = match &self.kind {
             Kind::Stable { app, .. } => wechat.stable_token(app, false).await,
             Kind::Url(server) => wechat.token_from(server).await,
             Kind::Legacy(_) | Kind::Authorizer { .. } | Kind::Platform(_) => {
-                let kept = ledger.token(&self.name).map_err(NoToken::Ledger)?.filter(|kept| kept.origin == self.origin());
+                let kept = ledger.token(&self.name).await.map_err(NoToken::Ledger)?.filter(|kept| kept.origin == self.origin());
                 let kept = kept.filter(|kept| kept.ends_at > Timestamp::now());
                 return kept.map(|kept| Token::new(kept.access_token.expose().to_owned())).ok_or_else(|| {
                     let detail = "The worker keeps no access token that is still good; to fetch one here would end the worker's. It fetches one with its next command.";

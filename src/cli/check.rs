@@ -20,7 +20,7 @@ pub fn check(config: &Config) -> Exit {
     ));
     super::print(format_args!("  WeChat             {}", config.wechat.base_urls.join(", ")));
     super::print(format_args!("  Official Accounts  {}", accounts.join(", ")));
-    super::print(format_args!("  ledger             {}", config.ledger.path.display()));
+    super::print(format_args!("  ledger             {}", config.ledger.place));
     super::print(format_args!("  admin port         {}", config.admin.listen));
     if config.rules.0.is_empty() {
         super::print(format_args!("  publishers         everybody whom RabbitMQ lets publish"));

@@ -40,16 +40,15 @@ pub fn drift(config: Config, wechat_ids: &[String], json: bool) -> Exit {
 /// What comparing needs.
 struct Means {
     wechat: WeChat,
-    /// Opened anew for each use, since a connection belongs to one thread.
-    ledger: std::path::PathBuf,
+    ledger: Reader,
 }
 
 async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Result<Exit, String> {
     // Nobody reads these metrics; the parts count all the same.
     let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
-    Reader::open(&config.ledger.path).map_err(|error| error.to_string())?;
+    let ledger = Reader::open(&config.ledger.place).await.map_err(|error| error.to_string())?;
     let wechat = WeChat::new(config.wechat, Arc::clone(&metrics)).map_err(|error| error.to_string())?;
-    let means = Means { wechat, ledger: config.ledger.path };
+    let means = Means { wechat, ledger };
     let all = OfficialAccounts::new(&config.accounts, config.retry.budget, metrics).all();
     let asked = all.into_iter().filter(|account| wechat_ids.is_empty() || wechat_ids.iter().any(|id| id == account.wechat_id()));
     let mut found = stream::iter(asked)
@@ -79,10 +78,9 @@ async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Resul
 }
 
 async fn look_at(means: &Means, account: &OfficialAccount) -> Result<Drift, String> {
-    let read = || Reader::open(&means.ledger).map_err(|error| error.to_string());
-    let wanted = || read()?.wanted(account.wechat_id()).map_err(|error| error.to_string());
-    let before = wanted()?;
-    let token = account.tokens.borrow(&means.wechat, read()?).await.map_err(|error| match error {
+    let wanted = async || means.ledger.wanted(account.wechat_id()).await.map_err(|error| error.to_string());
+    let before = wanted().await?;
+    let token = account.tokens.borrow(&means.wechat, &means.ledger).await.map_err(|error| match error {
         NoToken::Failed { failed, .. } => format!("there is no access token ({}): {}", failed.failure.reason, failed.failure.detail),
         NoToken::Ledger(error) => error.to_string(),
     })?;
@@ -91,7 +89,7 @@ async fn look_at(means: &Means, account: &OfficialAccount) -> Result<Drift, Stri
         let answer = failed.failure.answer.map(|answer| format!(" WeChat answered {}: {}", answer.errcode, answer.errmsg));
         format!("the kf accounts can't be listed ({}): {}{}", failed.failure.reason, failed.failure.detail, answer.unwrap_or_default())
     })?;
-    Ok(compare(&before, &wanted()?, &snapshot))
+    Ok(compare(&before, &wanted().await?, &snapshot))
 }
 
 fn print(wechat_id: &str, drift: &Drift, json: bool) {

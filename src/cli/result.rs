@@ -5,14 +5,24 @@ use crate::ledger::{Lookup, Reader};
 
 /// Shows an outcome. A command that is unknown or unfinished is told as such, with exit code 1.
 pub fn show(config: &Config, command_id: &str, json: bool) -> Exit {
-    let reader = match Reader::open(&config.ledger.path) {
-        Ok(reader) => reader,
-        Err(error) => {
+    let found = super::in_runtime(async {
+        match Reader::open(&config.ledger.place).await {
+            Ok(reader) => Ok(reader.find(command_id).await),
+            Err(error) => Err(error),
+        }
+    });
+    let found = match found {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
             super::tell(format_args!("{error}"));
-            return Exit::Configuration;
+            return if error.may_pass() { Exit::Unavailable } else { Exit::Configuration };
+        }
+        Err(error) => {
+            super::tell(format_args!("threads can't be had: {error}"));
+            return Exit::Failed;
         }
     };
-    match reader.find(command_id) {
+    match found {
         Ok(Lookup::Finished(finished)) if json => super::print(format_args!("{}", finished.conclusion.data)),
         Ok(Lookup::Finished(finished)) => {
             let conclusion = &finished.conclusion;

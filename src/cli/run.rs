@@ -70,6 +70,7 @@ fn on_hangup(file: Option<PathBuf>, changes: mpsc::Sender<accounts::Settings>) -
 fn report(error: &RunError) -> Exit {
     super::tell(format_args!("{error}"));
     match error {
+        RunError::Ledger(error) if error.may_pass() => Exit::Unavailable,
         RunError::Ledger(_) | RunError::Memory(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::GaveUp(GaveUp::Refused(_)) => {
             Exit::Configuration
         }

@@ -5,22 +5,31 @@
 //! * **Accept** gives a command its position, for good, in the order of the call; all that wait are accepted in one
 //!   transaction. A known id is recognised: with the same content it is a repeat (finished or not), with other
 //!   content a conflict, which changes nothing.
-//! * **Begin** claims the right to call WeChat for a command, and counts the call before it is made, so that a worker
-//!   that dies has left its trace. A command begins only when no older one of its account is unfinished.
-//! * **Wait** gives the claim back without an outcome.
+//! * **Begin** claims the right to call WeChat for a command's account, and counts the call before it is made, so that a
+//!   worker that dies has left its trace. A command begins only when no older one of its account is unfinished.
+//! * A claim is a lease by the ledger's clock, longer than a call may take, under the account's next **epoch**. While it
+//!   lasts no other worker begins anything for that account. Once it has run out another may, and then nothing is
+//!   recorded any more with the older claim, so that a worker that wakes up late can't speak twice.
+//! * **Wait** gives the claim back without an outcome: only calls hold claims, waits hold none.
 //! * **Finish** writes the outcome, once; who comes second is told the first.
-//! * What was under way when the process died is a suspect until it has been tried again; one that was alone under way
-//!   at [`MOST_DEATHS`] deaths is failed as poison. Orderly ends count nothing.
+//! * What was under way when its worker died is a suspect until it has been tried again, alone; one that was so at
+//!   [`MOST_DEATHS`] deaths is failed as poison. Orderly ends count nothing.
 //! * A replay of a failed command's dead letter makes the next generation of it, in its first position.
 //! * Whenever the oldest unfinished command of an account waits, or its worker died, newer ones supersede it by the
 //!   rule in `order.rs`. What is in flight is never superseded.
 //! * Every answer is given after the transaction was committed and is on disk.
+//!
+//! # How it is built
+//!
+//! `sheet.rs` decides, on records (`record.rs`) that a database has loaded; `sqlite/` and `postgres/` load them, write back
+//! what has changed, and know nothing of the rules; `handle.rs` is what the worker holds.
 
-mod memory;
+mod handle;
 mod order;
-mod page;
-mod rows;
-mod schema;
+mod postgres;
+mod reader;
+mod record;
+mod sheet;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -29,30 +38,88 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use sqlite::{Ledger, Lookup, Reader};
+pub use handle::Ledger;
+pub use postgres::PostgresUrl;
+pub use reader::{Lookup, Reader};
 
 use crate::command::{Command, Refused};
 use crate::event::Conclusion;
 use crate::outcome::{Action, Answer, Failure, Reason, Scope};
 use crate::secret::Secret;
 
-/// A command that was alone under way at so many deaths of the process is not tried again.
-pub const MOST_DEATHS: u32 = 3;
+/// A command that has brought down its worker so many times while it ran alone, and once before, is not tried again.
+pub const MOST_DEATHS: u32 = 2;
 
 /// Where the ledger is and how long it remembers.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The SQLite file.
-    pub path: PathBuf,
+    pub place: Place,
     /// How long outcomes are kept.
     pub retention: Duration,
     /// An unfinished command whose message was not seen for this long holds nobody up.
     pub patience: Duration,
+    /// How long a claim lasts: longer than the longest call.
+    pub lease: Duration,
+}
+
+/// Where a ledger is kept.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A file, for one worker.
+    Sqlite(PathBuf),
+    /// A database, for any number of workers.
+    Postgres(PostgresUrl),
+}
+
+impl Place {
+    /// Reads `sqlite:PATH` or `postgres://…`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that hold no part of it.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        match url.split_once(':') {
+            Some(("sqlite", path)) => {
+                let path = path.strip_prefix("//").unwrap_or(path);
+                if path.is_empty() || path == ":memory:" {
+                    return Err("names no file; write sqlite:PATH, since a ledger must outlive its worker");
+                }
+                Ok(Self::Sqlite(PathBuf::from(path)))
+            }
+            Some(("postgres" | "postgresql", _)) => PostgresUrl::parse(url).map(Self::Postgres),
+            _ => Err("is neither sqlite:PATH nor postgres://USER:PASSWORD@HOST/DATABASE"),
+        }
+    }
+
+    /// Whether several workers may use it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => path.display().fmt(formatter),
+            Self::Postgres(url) => url.fmt(formatter),
+        }
+    }
 }
 
 /// The place of a command among all accepted ones: the order, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub i64);
+
+/// Which claim on an account it is, counted from its first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub i64);
+
+impl Epoch {
+    /// The claim after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
 
 /// A message that arrived, as the ledger sees it.
 #[derive(Debug)]
@@ -130,6 +197,8 @@ pub enum Claim {
     Begun(Begun),
     /// An older command of the account is unfinished.
     Behind,
+    /// Another worker may be calling for the account, for so long at most.
+    Held(Duration),
     /// There is an outcome already.
     Finished(Finished),
 }
@@ -139,10 +208,12 @@ pub enum Claim {
 pub struct Begun {
     /// Calls begun, this one included.
     pub attempts: u32,
+    /// The claim.
+    pub epoch: Epoch,
     /// An earlier call of this very command may have changed the state: its answer was lost, or its worker died.
     pub answer_lost_before: bool,
-    /// When the account's latest add whose answer was lost was sent: it may still land.
-    pub lost_add_at: Option<Timestamp>,
+    /// How long ago the account's latest add whose answer was lost was sent: it may still land.
+    pub lost_add_ago: Option<Duration>,
 }
 
 /// Why an attempt, or the wait before one, ended without an outcome.
@@ -152,6 +223,47 @@ pub struct Waiting {
     pub answer: Option<Answer>,
     /// The attempt's answer was lost.
     pub answer_lost: bool,
+    /// The claim of the attempt, where there was one.
+    pub claim: Option<Epoch>,
+    /// WeChat was called with that claim. Where not, the attempt is not counted.
+    pub called: bool,
+}
+
+/// What became of something that was to be recorded.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The command's outcome, where it has one (now).
+    pub finished: Option<Finished>,
+    pub ending: Ending,
+}
+
+/// Whether it was the worker's to record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Ours,
+    /// Another worker has begun since, or may have: nothing was recorded.
+    ClaimLost {
+        /// It was an add's, and the account should not exist by now: what the call did may have come after the delete.
+        may_be_back: bool,
+    },
+}
+
+/// The answer to who wants to delete an account once more, after a claim on it was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CleanUp {
+    Begun(Epoch),
+    /// Another worker may be calling for the account, for so long at most.
+    Held(Duration),
+    /// A newer command wants the account.
+    NotWanted,
+}
+
+/// This worker's place among those that use the ledger and are alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attendance {
+    /// From 0, in the order in which they came.
+    pub index: usize,
+    pub of: usize,
 }
 
 /// A pause of an Official Account that outlives the process.
@@ -192,12 +304,15 @@ pub struct Wanted {
     pub unfinished: bool,
 }
 
-/// Why the ledger can't be used; nothing was changed.
+/// Why the ledger can't be used; nothing was changed, or it is not known whether it was.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {
     /// A statement or the commit failed (disk full, read-only, locked by another program…).
     #[error("the ledger can't be written or read: {0}")]
-    Failed(Arc<rusqlite::Error>),
+    Sqlite(Arc<rusqlite::Error>),
+    /// The server can't be reached, went away, or refused.
+    #[error("the ledger's database can't be used: {0}")]
+    Postgres(Arc<postgres::Trouble>),
     /// What is stored there can't be understood.
     #[error("the ledger holds something that this version can't read: {0}")]
     Unreadable(&'static str),
@@ -211,28 +326,35 @@ pub enum LedgerError {
 
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(Arc::new(error))
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl From<postgres::Trouble> for LedgerError {
+    fn from(trouble: postgres::Trouble) -> Self {
+        Self::Postgres(Arc::new(trouble))
     }
 }
 
 /// Why the ledger can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// One process may write to a file.
-    #[error("the ledger {0} is in use by another worker; give each its own `ledger.url`, or stop the other one")]
-    InUse(PathBuf),
-    /// The folder or the file can't be reached.
-    #[error("the ledger {path} can't be opened: {source}; check that the folder exists and that the worker may write there")]
-    File { path: PathBuf, source: std::io::Error },
-    /// SQLite refused it: no database, damaged, or no room.
-    #[error("the ledger {path} can't be used: {source}")]
-    Database { path: PathBuf, source: rusqlite::Error },
-    /// What the last process left can't be taken over.
-    #[error("the ledger {path} can't be used: {source}")]
-    TakeOver { path: PathBuf, source: LedgerError },
-    /// A newer version wrote it, or a migration failed.
-    #[error("the ledger {path} can't be brought to this version's form: {source}")]
-    Migration { path: PathBuf, source: rusqlite_migration::Error },
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::OpenError),
+    #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+}
+
+impl OpenError {
+    /// Whether it may pass by itself: a server that can't be reached.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.may_pass())
+    }
+}
+
+/// A name for this process among all that ever hold a claim.
+fn new_holder() -> record::Holder {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 #[cfg(test)]

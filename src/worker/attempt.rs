@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::claim::Asking;
 use super::permit::NoPermit;
 use super::settle::Fate;
 use super::wait::{Hold, Waited};
 use super::{Job, Worker};
 use crate::accounts::{Credentials, NoToken, OfficialAccount, Sources, Way};
-use crate::event::{History, Identity, conclude, now, since};
+use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
-use crate::ledger::{Begun, Claim, LedgerError, Position};
+use crate::ledger::{Begun, Claim, Ending, LedgerError, Position, Recorded};
 use crate::metrics::observe;
 use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Scope, Status};
 use crate::wechat::{Reached, Token};
@@ -125,6 +126,7 @@ impl Worker {
             return self.call_failed(job, &call, failed).await;
         }
         self.look_before(job, &call.official_account, &call.token).await;
+        let asking = Asking::now();
         let begun = match self.begin(job).await? {
             Claim::Begun(begun) => begun,
             Claim::Finished(finished) => {
@@ -140,10 +142,19 @@ impl Worker {
                 job.hold = Some(Hold::Older(self.held_until(job)));
                 return Ok(None);
             }
+            Claim::Held(left) => {
+                job.hold = Some(Hold::Until(Instant::now() + left));
+                return Ok(None);
+            }
         };
+        let claim = asking.claimed(&begun, self.settings.lease);
+        job.claim = Some(claim);
         job.ticket.attempts = begun.attempts;
         job.ticket.suspect = false;
         job.recorded = None;
+        if !claim.outlasts(self.settings.request_timeout) {
+            return self.claim_ran_out(job).await;
+        }
         match self.call(job, &call.token).await {
             Ok(reached) => self.reached(job, &call, begun, reached).await,
             Err(failed) => {
@@ -175,7 +186,7 @@ impl Worker {
         self.calls.answered();
         self.resume(job, call, true).await?;
         match (reached, job.command.action) {
-            (Reached::Already, Action::Delete) if let Some(wait) = self.add_may_land(begun) => {
+            (Reached::Already, Action::Delete) if let Some(wait) = self.add_may_land(job, begun) => {
                 let detail = "WeChat says that the account does not exist, but an add whose answer was lost may still land.";
                 self.hold_back(job, wait, Failure::new(Reason::AddMayLand, detail)).await
             }
@@ -208,12 +219,6 @@ impl Worker {
         Ok(())
     }
 
-    /// How long an add of the account whose answer was lost may still land.
-    fn add_may_land(&self, begun: Begun) -> Option<Duration> {
-        let left = (2 * self.settings.request_timeout).saturating_sub(since(begun.lost_add_at?));
-        (!left.is_zero()).then_some(left)
-    }
-
     /// A call with a token has failed.
     async fn call_failed(&self, job: &mut Job, call: &Call, failed: AttemptFailure) -> Step {
         if failed.class == Class::Token {
@@ -226,7 +231,7 @@ impl Worker {
         self.failed(job, &call.official_account, call.tried, failed).await
     }
 
-    async fn unknown_official_account(&self, job: &Job) -> Step {
+    async fn unknown_official_account(&self, job: &mut Job) -> Step {
         let detail = format!(
             "The Official Account `{}` is not in the configuration. Add an [[official_account]] for it, send the worker SIGHUP and replay the command.",
             job.command.account.wechat_id()
@@ -235,15 +240,20 @@ impl Worker {
     }
 
     /// Writes the outcome; who comes second is told the first.
-    pub(super) async fn finish(&self, job: &Job, outcome: Outcome) -> Step {
+    pub(super) async fn finish(&self, job: &mut Job, outcome: Outcome) -> Step {
         let history = History { attempts: job.ticket.attempts, received_at: job.ticket.received_at, finished_at: now() };
         let conclusion = conclude(&job.command.given, Identity::Generation(job.ticket.generation), &outcome, history);
         let dead_letter = matches!(outcome, Outcome::Failed(_));
         let asked_at = Instant::now();
-        let finished = self.ledger.finish(job.ticket.position, conclusion, dead_letter).await?;
+        let claim = job.claim.map(|claim| claim.epoch);
+        let recorded = self.ledger.finish(job.ticket.position, claim, conclusion, dead_letter).await?;
         observe(&self.metrics.ledger_seconds, asked_at.elapsed());
-        self.metrics.finished(&finished.conclusion);
-        Ok(Some(Fate::Concluded(finished)))
+        match &recorded {
+            Recorded { finished: Some(finished), ending: Ending::Ours } => self.metrics.finished(&finished.conclusion),
+            Recorded { finished: Some(_), ending: Ending::ClaimLost { .. } } => self.metrics.repeats.inc(),
+            Recorded { finished: None, .. } => {}
+        }
+        self.after_recording(job, recorded).await
     }
 }
 

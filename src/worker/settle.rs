@@ -126,7 +126,7 @@ impl Worker {
         let PutOff { position, delay, waiting, again } = how;
         let reason = waiting.reason;
         delivery.put_off(&delay, self.ledger.id()).await?;
-        let superseded = self.ledger.wait(position, waiting).await?;
+        let superseded = self.ledger.wait(position, waiting).await?.finished;
         self.metrics.put_off(reason);
         // A backlog comes round again and again: that is counted, and told the first time.
         if again {

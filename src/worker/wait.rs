@@ -11,7 +11,7 @@ use super::{Job, Worker};
 use crate::accounts::{OfficialAccount, Pause};
 use crate::event::since;
 use crate::lanes::Turn;
-use crate::ledger::{Position, Ticket, Waiting};
+use crate::ledger::{Ending, Position, Ticket, Waiting};
 use crate::outcome::{Action, AttemptFailure, Class, Failure, Outcome, Reason, Scope};
 use crate::retry;
 
@@ -35,10 +35,18 @@ pub enum Waited {
     LetGo,
 }
 
+/// How often a command behind an older one looks in the ledger, where other workers use it too.
+const LOOK: Duration = Duration::from_millis(500);
+
 impl Worker {
     /// Waits as a job must, unless something else comes first.
     pub(super) async fn wait(&self, job: &Job, hold: Hold, turn: &Turn<String, Position, Job>) -> Waited {
-        let (Hold::Until(until) | Hold::News(until) | Hold::Older(until)) = hold;
+        let until = match hold {
+            Hold::Until(until) | Hold::News(until) => until,
+            // Where the older command is in another worker's hands, only the ledger tells.
+            Hold::Older(until) if self.ledger.is_shared() => until.min(Instant::now() + LOOK),
+            Hold::Older(until) => until,
+        };
         let news = async {
             let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else { return std::future::pending().await };
             loop {
@@ -111,7 +119,7 @@ impl Worker {
         }
         let left = until.saturating_duration_since(now);
         let wait = if pause.scope == Scope::Room { left } else { retry::while_paused(left, since(pause.since)) };
-        Ok(Some(self.leave(job, wait, &failed)))
+        self.leave(job, wait, &failed).await
     }
 
     /// When an add has waited long enough for room: then it is tried a last time.
@@ -139,7 +147,7 @@ impl Worker {
         let until = Instant::now() + wait;
         let spent = matches!(reason, Reason::HeldTooLong | Reason::OlderCommandFirst);
         if spent || until > self.held_until(job) {
-            return Ok(Some(self.leave(job, wait, &failed)));
+            return self.leave(job, wait, &failed).await;
         }
         let step = self.record_wait(job, &failed).await?;
         job.hold = Some(Hold::Until(until));
@@ -147,16 +155,28 @@ impl Worker {
     }
 
     /// A command that is put off for about so long. A delete comes back soon, except where that is known to be in vain.
-    fn leave(&self, job: &Job, wait: Duration, failed: &AttemptFailure) -> Fate {
+    /// After an attempt its claim is given back first: a copy may wait for long.
+    async fn leave(&self, job: &mut Job, wait: Duration, failed: &AttemptFailure) -> Step {
+        if job.claim.is_some() {
+            let step = self.record_wait(job, failed).await?;
+            if step.is_some() || job.hold.is_some() {
+                return Ok(step);
+            }
+        }
         let in_vain = failed.failure.reason.lasts_long();
         let soon = job.command.action == Action::Delete && !in_vain;
-        self.to_be_put_off(&job.ticket, if soon { Duration::ZERO } else { wait }, waiting(failed))
+        let waiting = waiting(job, failed, false);
+        Ok(Some(self.to_be_put_off(&job.ticket, if soon { Duration::ZERO } else { wait }, waiting)))
     }
 
     /// The fate of a command whose slow Official Account holds its share of the window already.
     pub(super) fn put_off_for_its_share(&self, ticket: &Ticket) -> Fate {
         self.metrics.waits(Reason::WindowShare);
-        self.to_be_put_off(ticket, Duration::ZERO, Waiting { reason: Reason::WindowShare, answer: None, answer_lost: false })
+        self.to_be_put_off(
+            ticket,
+            Duration::ZERO,
+            Waiting { reason: Reason::WindowShare, answer: None, answer_lost: false, claim: None, called: false },
+        )
     }
 
     fn to_be_put_off(&self, ticket: &Ticket, wait: Duration, waiting: Waiting) -> Fate {
@@ -168,20 +188,25 @@ impl Worker {
 
     /// Gives the claim back, with why. The command's fate is told where a newer one has superseded it.
     pub(super) async fn record_wait(&self, job: &mut Job, failed: &AttemptFailure) -> Step {
+        self.record_wait_of(job, failed, true).await
+    }
+
+    /// The same, for an attempt that came to a call or one that did not.
+    pub(super) async fn record_wait_of(&self, job: &mut Job, failed: &AttemptFailure, called: bool) -> Step {
         let reason = failed.failure.reason;
         // Woken in vain, it waits for what the ledger knows already; its lane tells when it was superseded.
-        if job.recorded == Some(reason) && !failed.answer_lost {
+        if job.recorded == Some(reason) && !failed.answer_lost && job.claim.is_none() {
             return Ok(None);
         }
         if job.trouble.is_none_or(|(trouble, _)| reason.replaces(trouble)) {
             job.trouble = Some((reason, Timestamp::now()));
         }
-        let superseded = self.ledger.wait(job.ticket.position, waiting(failed)).await?;
+        let recorded = self.ledger.wait(job.ticket.position, waiting(job, failed, called)).await?;
         job.recorded = Some(reason);
-        Ok(superseded.map(|finished| {
-            self.metrics.finished(&finished.conclusion);
-            Fate::Concluded(finished)
-        }))
+        if let (Some(superseded), Ending::Ours) = (&recorded.finished, recorded.ending) {
+            self.metrics.finished(&superseded.conclusion);
+        }
+        self.after_recording(job, recorded).await
     }
 
     /// Waits for the Official Account's `max_rate` to allow a call. That is a wait like any other: a newer command may
@@ -209,7 +234,7 @@ impl Worker {
             pause = self.paused_meanwhile(job, official_account) => Some(self.paused(job, official_account, pause).await),
             () = self.let_go(job) => Some(Ok(Some(Fate::GivenBack))),
             () = turn.changed() => Some(self.ledger.check(job.ticket.position).await.map(|superseded| superseded.map(Fate::Concluded))),
-            () = tokio::time::sleep_until(self.held_until(job)) => Some(Ok(Some(self.leave(job, Duration::ZERO, &failed)))),
+            () = tokio::time::sleep_until(self.held_until(job)) => Some(self.leave(job, Duration::ZERO, &failed).await),
         }
     }
 
@@ -232,6 +257,12 @@ impl Worker {
     }
 }
 
-fn waiting(failed: &AttemptFailure) -> Waiting {
-    Waiting { reason: failed.failure.reason, answer: failed.failure.answer.clone(), answer_lost: failed.answer_lost }
+fn waiting(job: &Job, failed: &AttemptFailure, called: bool) -> Waiting {
+    Waiting {
+        reason: failed.failure.reason,
+        answer: failed.failure.answer.clone(),
+        answer_lost: failed.answer_lost,
+        claim: job.claim.map(|claim| claim.epoch),
+        called,
+    }
 }

@@ -18,6 +18,7 @@ mod ledger_outages;
 mod order;
 mod outages;
 mod pauses;
+mod private_postgres;
 mod reading_back;
 mod reload;
 mod results;

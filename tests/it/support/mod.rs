@@ -1,7 +1,8 @@
-//! What the tests stand on: a real RabbitMQ, a scripted WeChat, the real binary as a process, and ways to get between them.
+//! What the tests stand on: a real RabbitMQ, a real PostgreSQL, a scripted WeChat, the real binary as a process, and ways to get between them.
 
 pub mod broker;
 pub mod ledger;
+pub mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod stage;

@@ -22,7 +22,7 @@ pub fn migrations() -> Migrations<'static> {
             begun_at      INTEGER,                           -- the latest call
             answer_lost   INTEGER NOT NULL DEFAULT 0,        -- a call of this command may have landed unseen
             suspect       INTEGER NOT NULL DEFAULT 0,        -- under way when the process died: it runs alone next time
-            deaths        INTEGER NOT NULL DEFAULT 0,        -- times that it was alone under way when the process died
+            deaths        INTEGER NOT NULL DEFAULT 0,        -- times that the process died while it ran alone as a suspect
             trouble       TEXT,                              -- why it waits
             trouble_since INTEGER,
             errcode       INTEGER,                           -- WeChat's latest answer while it waits
@@ -79,6 +79,22 @@ pub fn migrations() -> Migrations<'static> {
             ends_at       INTEGER NOT NULL,
             refresh_token TEXT
         ) STRICT, WITHOUT ROWID;
+        ",
+        ),
+        M::up(
+            "
+        -- Who may call WeChat for an account. `epoch` counts the claims; a claim is lost once there was another one.
+        ALTER TABLE account ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE account ADD COLUMN holder TEXT;
+        ALTER TABLE account ADD COLUMN lease_until INTEGER;
+        CREATE INDEX claimed ON account (holder) WHERE holder IS NOT NULL;
+
+        -- What was in flight when a worker without claims died.
+        UPDATE account SET lost_add_at = max(coalesce(lost_add_at, 0), lost.begun_at)
+        FROM (SELECT kf_account, max(begun_at) AS begun_at FROM command
+              WHERE state = 'running' AND action = 'add' GROUP BY kf_account) AS lost
+        WHERE account.kf_account = lost.kf_account;
+        UPDATE command SET state = 'abandoned', answer_lost = 1, suspect = 1 WHERE state = 'running';
         ",
         ),
     ])

@@ -1,0 +1,356 @@
+//! What the worker holds of its ledger: questions and answers, whichever database is behind it.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::sheet::{Keys, Sheet};
+use super::{
+    Acceptance, Arrival, Arrived, Attendance, Claim, CleanUp, Epoch, Finished, KeptPause, LedgerError, OpenError, Place, Position,
+    Recorded, Settings, StoredToken, Waiting, Wanted, postgres, sqlite,
+};
+use crate::event::Conclusion;
+use crate::outcome::Scope;
+
+/// Requests that share one transaction at most.
+pub const BATCH: usize = 512;
+
+/// A handle on the ledger; clones share what writes to it, which ends when the last is dropped.
+#[derive(Clone)]
+pub struct Ledger {
+    requests: mpsc::UnboundedSender<Request>,
+    id: String,
+    shared: bool,
+}
+
+/// What the ledger is asked.
+pub enum Request {
+    /// To be decided on records, together with whatever else waits.
+    Decision(Box<dyn Decision>),
+    /// Something besides commands.
+    Errand(Errand),
+}
+
+/// A decision on records, and the answer once they are written. It may be made again, on other records, where a
+/// transaction could not be ended.
+pub trait Decision: Send {
+    /// What has to be loaded.
+    fn keys(&self) -> &Keys;
+    fn decide(&mut self, sheet: &mut Sheet) -> Result<(), LedgerError>;
+    /// Says to who asked what was committed, or why nothing was.
+    fn answer(self: Box<Self>, committed: Result<(), LedgerError>);
+}
+
+/// To whom an answer is due.
+pub type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
+
+/// What the ledger remembers besides commands.
+pub enum Errand {
+    Pauses(Reply<Vec<KeptPause>>),
+    KeepPause(KeptPause, Reply<()>),
+    ForgetPause(String, Scope, Reply<()>),
+    Token(String, Reply<Option<StoredToken>>),
+    SaveToken(StoredToken, Reply<()>),
+    Wanted(String, Reply<Vec<Wanted>>),
+    Prune(Position, Reply<Pruned>),
+    Probe(Reply<()>),
+    Attend(Reply<Attendance>),
+    Leave(Reply<()>),
+}
+
+/// How far pruning has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruned {
+    /// Outcomes that were forgotten.
+    pub forgotten: usize,
+    /// Where to go on; nothing where the rest is younger than the retention.
+    pub next: Option<Position>,
+}
+
+/// A question that waits for its answer.
+struct Asked<T, F> {
+    keys: Keys,
+    work: F,
+    result: Option<Result<T, LedgerError>>,
+    reply: Reply<T>,
+}
+
+impl<T, F> Decision for Asked<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Sheet) -> Result<T, LedgerError> + Send,
+{
+    fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    fn decide(&mut self, sheet: &mut Sheet) -> Result<(), LedgerError> {
+        let result = (self.work)(sheet);
+        let went_well = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        went_well
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), LedgerError>) {
+        let Self { result, reply, .. } = *self;
+        // Who has stopped waiting needs no answer.
+        drop(reply.send(committed.and_then(|()| result.unwrap_or(Err(LedgerError::Closed)))));
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger, makes it where there is none, and brings an older one to this version's form.
+    ///
+    /// # Errors
+    /// Where it can't be reached, is another worker's alone, or is no ledger of this or an older version.
+    pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let (requests, queue) = mpsc::unbounded_channel();
+        let id = match &settings.place {
+            Place::Sqlite(path) => sqlite::start(path, settings, queue)?,
+            Place::Postgres(url) => postgres::start(url, settings, queue).await?,
+        };
+        Ok(Self { requests, id, shared: settings.place.is_shared() })
+    }
+
+    /// Who this ledger is; put-off copies carry it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether other workers may use it at the same time.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Accepts arrivals in their order, in one transaction. The answers come in the same order.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then nothing was accepted.
+    pub async fn accept(&self, arrivals: Vec<Arrival>) -> Result<Vec<Acceptance>, LedgerError> {
+        let mut keys = Keys::default();
+        for arrival in &arrivals {
+            let command_id = match &arrival.message {
+                Arrived::Command(command) => {
+                    keys.kf_accounts.insert(command.account.as_str().to_owned());
+                    &command.given.command_id
+                }
+                Arrived::Refused(refused) => &refused.given.command_id,
+            };
+            keys.command_ids.insert(command_id.clone());
+        }
+        keys.arrivals = arrivals.len();
+        self.decide(keys, move |sheet| arrivals.iter().map(|arrival| sheet.accept(arrival)).collect()).await
+    }
+
+    /// Claims a command's account for one call to WeChat and counts the call.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then WeChat must not be called.
+    pub async fn begin(&self, position: Position) -> Result<Claim, LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.begin(position)).await
+    }
+
+    /// Records that a command waits, and why; a claim is given back. Answers its outcome where a newer command
+    /// superseded it.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn wait(&self, position: Position, waiting: Waiting) -> Result<Recorded, LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.wait(position, &waiting)).await
+    }
+
+    /// The outcome of a waiting command, where a newer one superseded it meanwhile.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn check(&self, position: Position) -> Result<Option<Finished>, LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.finished(position)).await
+    }
+
+    /// Writes the outcome of a command, reached with this claim where WeChat was called; where it has one already, that
+    /// one stands and is answered.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then it is not known whether the command has an outcome.
+    pub async fn finish(
+        &self,
+        position: Position,
+        claim: Option<Epoch>,
+        conclusion: Conclusion,
+        dead_letter: bool,
+    ) -> Result<Recorded, LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.finish(position, claim, &conclusion, dead_letter)).await
+    }
+
+    /// Records that the dead letter owed for a command is in its queue.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn dead_lettered(&self, position: Position) -> Result<(), LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.dead_lettered(position)).await
+    }
+
+    /// Records that carrying out a command has panicked.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn panicked(&self, position: Position) -> Result<(), LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.panicked(position)).await
+    }
+
+    /// Gives back what is in flight at an orderly end, so that it does not look like a death.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then it will look like one.
+    pub async fn release(&self) -> Result<(), LedgerError> {
+        let keys = Keys { claimed: true, ..Keys::default() };
+        self.decide(keys, Sheet::release).await
+    }
+
+    /// Claims an account to delete it once more.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then WeChat must not be called.
+    pub async fn begin_clean_up(&self, kf_account: String) -> Result<CleanUp, LedgerError> {
+        self.decide(Keys::account(&kf_account), move |sheet| Ok(sheet.begin_clean_up(&kf_account))).await
+    }
+
+    /// Gives the claim of a clean-up back.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then it runs out by itself.
+    pub async fn end_clean_up(&self, kf_account: String, claim: Epoch) -> Result<(), LedgerError> {
+        let keys = Keys::account(&kf_account);
+        self.decide(keys, move |sheet| {
+            sheet.end_clean_up(&kf_account, claim);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The pauses that outlived the last process.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn pauses(&self) -> Result<Vec<KeptPause>, LedgerError> {
+        self.send(Errand::Pauses).await
+    }
+
+    /// Remembers a pause, in place of the one of its scope.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn keep_pause(&self, pause: KeptPause) -> Result<(), LedgerError> {
+        self.send(|reply| Errand::KeepPause(pause, reply)).await
+    }
+
+    /// Forgets the pause of a scope.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn forget_pause(&self, wechat_id: String, scope: Scope) -> Result<(), LedgerError> {
+        self.send(|reply| Errand::ForgetPause(wechat_id, scope, reply)).await
+    }
+
+    /// The token that was kept for an owner.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn token(&self, owner: String) -> Result<Option<StoredToken>, LedgerError> {
+        self.send(|reply| Errand::Token(owner, reply)).await
+    }
+
+    /// Keeps a token, in place of its owner's former one.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then it must not be used.
+    pub async fn save_token(&self, token: StoredToken) -> Result<(), LedgerError> {
+        self.send(|reply| Errand::SaveToken(token, reply)).await
+    }
+
+    /// What every known account of an Official Account should be.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn wanted(&self, wechat_id: String) -> Result<Vec<Wanted>, LedgerError> {
+        self.send(|reply| Errand::Wanted(wechat_id, reply)).await
+    }
+
+    /// Forgets outcomes that are older than the retention, a few in each transaction, so that nobody waits long behind it.
+    /// Tells how many it has come to, and answers how many there were.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn prune_all(&self, mut progress: impl FnMut(usize)) -> Result<usize, LedgerError> {
+        let (mut forgotten, mut after) = (0, Position(0));
+        loop {
+            let pruned = self.send(|reply| Errand::Prune(after, reply)).await?;
+            forgotten += pruned.forgotten;
+            progress(forgotten);
+            match pruned.next {
+                Some(next) => after = next,
+                None => return Ok(forgotten),
+            }
+        }
+    }
+
+    /// Proves that the ledger can be written.
+    ///
+    /// # Errors
+    /// Where it can't.
+    pub async fn probe(&self) -> Result<(), LedgerError> {
+        self.send(Errand::Probe).await
+    }
+
+    /// Says that this worker is alive and takes commands, and counts those of which the same is known.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written.
+    pub async fn attend(&self) -> Result<Attendance, LedgerError> {
+        self.send(Errand::Attend).await
+    }
+
+    /// Says that this worker takes no more commands.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then the others find out after a while.
+    pub async fn leave(&self) -> Result<(), LedgerError> {
+        self.send(Errand::Leave).await
+    }
+
+    async fn decide<T: Send + 'static>(
+        &self,
+        keys: Keys,
+        work: impl FnMut(&mut Sheet) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Decision(Box::new(Asked { keys, work, result: None, reply }))).map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    async fn send<T>(&self, errand: impl FnOnce(Reply<T>) -> Errand) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Errand(errand(reply))).map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+/// Makes all decisions of a transaction on one sheet; the first that can't be made undoes them all, since nobody may rely
+/// on a part of them.
+pub fn decide_all(decisions: &mut [Box<dyn Decision>], sheet: &mut Sheet) -> Result<(), LedgerError> {
+    decisions.iter_mut().try_for_each(|decision| decision.decide(sheet))
+}
+
+/// All that has to be loaded for some decisions.
+pub fn keys_of(decisions: &[Box<dyn Decision>]) -> Keys {
+    let mut keys = Keys::default();
+    for decision in decisions {
+        keys.join(decision.keys());
+    }
+    keys
+}
+
+/// Answers all that shared a transaction.
+pub fn answer_all(decisions: Vec<Box<dyn Decision>>, committed: &Result<(), LedgerError>) {
+    for decision in decisions {
+        decision.answer(committed.clone());
+    }
+}

@@ -1,0 +1,347 @@
+//! How the database is reached: the URL, the connection and its certificate, and what can go wrong.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Everything that is asked of the database is answered within this time, or its connection is given up.
+pub const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// A transaction ends within this time at most, so that a worker that is stopped in the middle of one holds up nobody
+/// for longer: the server ends it.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the database is, as whom, and whether the connection is encrypted; the password is in it.
+#[derive(Clone)]
+pub struct PostgresUrl {
+    config: tokio_postgres::Config,
+    tls: Tls,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Tls {
+    Off,
+    /// The certificate is checked, against the system's authorities or those in a file.
+    Checked(Option<PathBuf>),
+}
+
+/// What went wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    #[error("{}", Told(.0))]
+    Failed(tokio_postgres::Error),
+    #[error("it did not answer within {} s", TIME_LIMIT.as_secs())]
+    Silent,
+    #[error("the certificates to check it with can't be read: {0}")]
+    Certificates(String),
+}
+
+/// Why a database can't be the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the ledger's database {0} can't be used: {1}{advice}", advice = .1.advice())]
+    Unusable(PostgresUrl, Trouble),
+    #[error(
+        "the ledger's database {place} was written by a newer version of kf-worker (its form is {found}, this version knows {known}); use that version"
+    )]
+    Newer { place: PostgresUrl, found: i32, known: i32 },
+    #[error("there is no ledger in the database {0} yet; `kf-worker run` makes it")]
+    Missing(PostgresUrl),
+    #[error("the ledger in the database {0} is still being filled by `kf-worker ledger migrate`; let it finish, or run it again")]
+    Filling(PostgresUrl),
+}
+
+impl OpenError {
+    /// Whether it may pass by itself.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unusable(_, trouble) if !trouble.needs_an_operator())
+    }
+}
+
+impl PostgresUrl {
+    /// Reads `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with `?sslmode=require` and `&sslrootcert=FILE` for TLS.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that hold no part of it.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut mode, mut authorities, mut others) = (None, None, Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", value)) => mode = Some(value),
+                Some(("sslrootcert", value)) => authorities = Some(PathBuf::from(unescaped(value))),
+                _ => others.push(pair),
+            }
+        }
+        let tls = match mode {
+            None | Some("disable") if authorities.is_none() => Tls::Off,
+            None | Some("require" | "verify-ca" | "verify-full") => Tls::Checked(authorities),
+            Some("disable") => {
+                return Err("names certificates (`sslrootcert`) and turns TLS off (`sslmode=disable`); write sslmode=require");
+            }
+            Some(_) => return Err("has an `sslmode` that is neither `disable` nor `require` (which checks the certificate)"),
+        };
+        let mut config: tokio_postgres::Config = format!("{base}?{}", others.join("&"))
+            .parse()
+            .map_err(|_| "is not a PostgreSQL URL; write postgres://USER:PASSWORD@HOST:5432/DATABASE, with other characters in %XX form")?;
+        if config.get_hosts().is_empty() {
+            return Err("names no host; write postgres://USER:PASSWORD@HOST:5432/DATABASE");
+        }
+        config.ssl_mode(if tls == Tls::Off { SslMode::Disable } else { SslMode::Require });
+        if config.get_application_name().is_none() {
+            config.application_name("kf-worker");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(TIME_LIMIT / 2);
+        }
+        config.tcp_user_timeout(TIME_LIMIT).keepalives_idle(TIME_LIMIT);
+        Ok(Self { config, tls })
+    }
+
+    /// Whether passwords and nicknames cross a network unencrypted.
+    pub fn is_exposed(&self) -> bool {
+        let local = |host: &Host| match host {
+            Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+            Host::Unix(_) => true,
+        };
+        self.tls == Tls::Off && !self.config.get_hosts().iter().all(local)
+    }
+
+    async fn connect(&self) -> Result<Connected, Trouble> {
+        let connected = async {
+            match &self.tls {
+                Tls::Off => {
+                    let (client, connection) = self.config.connect(NoTls).await.map_err(Trouble::Failed)?;
+                    Ok(Connected { client, driver: tokio::spawn(async move { drop(connection.await) }) })
+                }
+                Tls::Checked(authorities) => {
+                    let tls = MakeRustlsConnect::new(tls_with(authorities.as_ref())?);
+                    let (client, connection) = self.config.connect(tls).await.map_err(Trouble::Failed)?;
+                    Ok(Connected { client, driver: tokio::spawn(async move { drop(connection.await) }) })
+                }
+            }
+        };
+        tokio::time::timeout(TIME_LIMIT, connected).await.unwrap_or(Err(Trouble::Silent))
+    }
+}
+
+/// Where it is and nothing secret.
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}`", self.config.get_dbname().or(self.config.get_user()).unwrap_or_default())?;
+        for (index, host) in self.config.get_hosts().iter().enumerate() {
+            formatter.write_str(if index == 0 { " on " } else { ", " })?;
+            let ports = self.config.get_ports();
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => write!(formatter, "{name}:{port}")?,
+                Host::Unix(path) => write!(formatter, "{}", path.display())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+fn unescaped(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn tls_with(authorities: Option<&PathBuf>) -> Result<rustls::ClientConfig, Trouble> {
+    let mut roots = RootCertStore::empty();
+    match authorities {
+        Some(path) => {
+            let told = |error: &dyn fmt::Display| Trouble::Certificates(format!("{}: {error}", path.display()));
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| told(&error))? {
+                roots.add(certificate.map_err(|error| told(&error))?).map_err(|error| told(&error))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(Trouble::Certificates("there are none; name a file with `sslrootcert=FILE`".to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| Trouble::Certificates(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A connection that is opened anew where it was lost.
+pub struct Connection {
+    url: PostgresUrl,
+    connected: Option<Connected>,
+}
+
+struct Connected {
+    client: Client,
+    /// Reads and writes for the client.
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    pub fn new(url: PostgresUrl) -> Self {
+        Self { url, connected: None }
+    }
+
+    pub fn url(&self) -> &PostgresUrl {
+        &self.url
+    }
+
+    /// Whether there was a connection that may have been lost meanwhile.
+    pub fn is_open(&self) -> bool {
+        self.connected.is_some()
+    }
+
+    /// The open connection, or a new one.
+    pub async fn client(&mut self) -> Result<&Client, Trouble> {
+        let connected = match self.connected.take().filter(|connected| !connected.client.is_closed()) {
+            Some(connected) => connected,
+            None => self.url.connect().await?,
+        };
+        Ok(&self.connected.insert(connected).client)
+    }
+
+    /// Gives the connection up: nobody knows what it is in the middle of.
+    pub fn give_up(&mut self) {
+        self.connected = None;
+    }
+
+    /// Sends one statement and answers its rows, within the time limit. Where the connection was lost before, which is
+    /// only noticed then, it is sent once more on a new one.
+    pub async fn query(&mut self, statement: &str, with: &[Parameter<'_>]) -> Result<Vec<Row>, Trouble> {
+        let was_open = self.is_open();
+        match self.query_once(statement, with).await {
+            Err(Trouble::Failed(error)) if was_open && error.is_closed() => self.query_once(statement, with).await,
+            answered => answered,
+        }
+    }
+
+    async fn query_once(&mut self, statement: &str, with: &[Parameter<'_>]) -> Result<Vec<Row>, Trouble> {
+        let client = self.client().await?;
+        // Its types are given, so that the server need not be asked for them, nor keep a prepared statement.
+        let answered = match tokio::time::timeout(TIME_LIMIT, client.query_typed(statement, with)).await {
+            Ok(answered) => answered.map_err(Trouble::Failed),
+            Err(_) => Err(Trouble::Silent),
+        };
+        if answered.is_err() {
+            self.give_up();
+        }
+        answered
+    }
+}
+
+/// A parameter of a statement and its type.
+pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Begins a transaction with limits of its own, so that nothing is set for longer: between transactions a pooling proxy
+/// may give the server's connection to somebody else.
+pub fn begin_statement() -> String {
+    format!(
+        "BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {idle}",
+        limit = TIME_LIMIT.as_millis(),
+        idle = IDLE_LIMIT.as_millis(),
+    )
+}
+
+impl Trouble {
+    /// Whether trying again later is pointless.
+    fn needs_an_operator(&self) -> bool {
+        match self {
+            Self::Failed(error) => error.code().is_some_and(|code| {
+                let class = code.code().get(..2).unwrap_or_default();
+                // Who may not come in, and what does not exist or is not permitted.
+                class == "28" || class == "3D" || class == "42"
+            }),
+            Self::Silent => false,
+            Self::Certificates(_) => true,
+        }
+    }
+
+    /// What to do, where that is not plain.
+    fn advice(&self) -> &'static str {
+        let Self::Failed(error) = self else { return "" };
+        match error.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                "; grant the user CREATE on the database, or make the schema `kf_worker` for it"
+            }
+            Some(code) if *code == SqlState::INVALID_CATALOG_NAME => "; create the database",
+            _ => "",
+        }
+    }
+}
+
+/// What the server says, or what stands in the way, without values of anybody's.
+struct Told<'a>(&'a tokio_postgres::Error);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(server) = self.0.as_db_error() {
+            // Its detail may hold values.
+            return write!(formatter, "{} ({})", server.message(), server.code().code());
+        }
+        write!(formatter, "{}", self.0)?;
+        let mut source = std::error::Error::source(self.0);
+        while let Some(cause) = source {
+            write!(formatter, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_and_shown_without_its_password() {
+        let url = PostgresUrl::parse("postgres://kf:hunter2@db.example:5433/ledger?sslmode=verify-full&sslrootcert=/ca.pem").unwrap();
+        assert!(url.tls == Tls::Checked(Some(PathBuf::from("/ca.pem"))));
+        assert!(!url.is_exposed());
+        assert_eq!(format!("{url} {url:?}"), "`ledger` on db.example:5433 `ledger` on db.example:5433");
+    }
+
+    #[test]
+    fn what_crosses_a_network_unencrypted_is_known() {
+        assert!(PostgresUrl::parse("postgres://kf@db.example/ledger").unwrap().is_exposed());
+        assert!(!PostgresUrl::parse("postgres://kf@127.0.0.1/ledger").unwrap().is_exposed());
+        assert!(!PostgresUrl::parse("postgres://kf@%2Frun%2Fpostgresql/ledger").unwrap().is_exposed());
+    }
+
+    #[test]
+    fn faults_are_told_without_the_url() {
+        for bad in [
+            "postgres://kf:hunter2@h:port/x",
+            "postgres://kf:hunter2@h/x?sslmode=prefer",
+            "postgres:///x?sslmode=disable",
+            "postgres://h/x?sslmode=disable&sslrootcert=a",
+        ] {
+            let fault = PostgresUrl::parse(bad).unwrap_err();
+            assert!(!fault.contains("hunter2"), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The ledger in a PostgreSQL database, for any number of workers: everything that waits shares a transaction of two
+//! round trips.
+//!
+//! A transaction locks the accounts that it is about, so that workers judge each account one after the other. Nothing is
+//! kept in the server's session between transactions, no prepared statement, no setting and no lock: a proxy that pools
+//! transactions may stand in between.
+
+mod connection;
+mod memory;
+mod rows;
+mod schema;
+
+use tokio::sync::mpsc;
+use tokio_postgres::error::SqlState;
+
+#[cfg(test)]
+pub use connection::begin_statement;
+pub use connection::{OpenError, PostgresUrl, Trouble};
+
+use super::handle::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of};
+use super::record::{CommandRecord, Holder};
+use super::sheet::{Keys, Terms};
+use super::{LedgerError, Settings, StoredToken, Wanted};
+use connection::{Connection, TIME_LIMIT};
+use schema::Form;
+
+/// How often a transaction is tried that another worker's got in the way of.
+const TRIES: u32 = 5;
+
+/// Connects, brings the database to this version's form, and answers requests until nobody can ask any more. Answers who
+/// this ledger is.
+pub async fn start(url: &PostgresUrl, settings: &Settings, mut queue: mpsc::UnboundedReceiver<Request>) -> Result<String, OpenError> {
+    if url.is_exposed() {
+        tracing::warn!(ledger = %url, "the connection to the ledger's database is not encrypted; `?sslmode=require` in its URL makes it so");
+    }
+    let mut connection = Connection::new(url.clone());
+    let id = prepare(&mut connection).await?;
+    let holder = super::new_holder();
+    let (errands, errand_queue) = mpsc::unbounded_channel();
+    let clerk = Clerk { connection: Connection::new(url.clone()), settings: settings.clone(), holder: holder.clone() };
+    tokio::spawn(clerk.run(errand_queue));
+    let mut writer = Writer { connection, settings: settings.clone(), holder };
+    tokio::spawn(async move {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            let mut decisions = Vec::with_capacity(batch.len());
+            for request in batch.drain(..) {
+                match request {
+                    Request::Decision(decision) => decisions.push(decision),
+                    // It ends only after this task does.
+                    Request::Errand(errand) => drop(errands.send(errand)),
+                }
+            }
+            if !decisions.is_empty() {
+                let committed = writer.decide(&mut decisions).await;
+                answer_all(decisions, &committed);
+            }
+        }
+    });
+    Ok(id)
+}
+
+async fn prepare(connection: &mut Connection) -> Result<String, OpenError> {
+    let place = connection.url().clone();
+    let unusable = |trouble| OpenError::Unusable(place.clone(), trouble);
+    match migrate(connection).await.map_err(unusable)? {
+        Form::Current => {}
+        Form::Newer(found) => return Err(OpenError::Newer { place, found, known: schema::known() }),
+    }
+    let identity = "SELECT ledger_id, filled, current_setting('synchronous_commit') FROM kf_worker.identity";
+    let rows = connection.query(identity, &[]).await.map_err(unusable)?;
+    let Some(row) = rows.first().filter(|row| row.get(1)) else { return Err(OpenError::Filling(place)) };
+    if row.get::<_, &str>(2) == "off" {
+        tracing::warn!("the database's `synchronous_commit` is off: a crash of it may lose outcomes that were acknowledged; turn it on");
+    }
+    Ok(row.get(0))
+}
+
+async fn migrate(connection: &mut Connection) -> Result<Form, Trouble> {
+    let migrated = schema::migrate(connection.client().await?).await.map_err(Trouble::Failed);
+    if migrated.is_err() {
+        // Its transaction is still open.
+        connection.give_up();
+    }
+    migrated
+}
+
+/// Makes decisions.
+struct Writer {
+    connection: Connection,
+    settings: Settings,
+    holder: Holder,
+}
+
+impl Writer {
+    async fn decide(&mut self, decisions: &mut [Box<dyn Decision>]) -> Result<(), LedgerError> {
+        let keys = keys_of(decisions);
+        let mut tries = 1;
+        loop {
+            let transaction = self.transact(&keys, decisions);
+            let ended = match tokio::time::timeout(2 * TIME_LIMIT, transaction).await {
+                Ok(ended) => ended,
+                Err(_) => Err(Undone { error: Trouble::Silent.into(), again: false }),
+            };
+            let Err(undone) = ended else { return Ok(()) };
+            // Its transaction, if there still is one, must not be gone on with.
+            self.connection.give_up();
+            if !undone.again || tries == TRIES {
+                return Err(undone.error);
+            }
+            tries += 1;
+        }
+    }
+
+    async fn transact(&mut self, keys: &Keys, decisions: &mut [Box<dyn Decision>]) -> Result<(), Undone> {
+        let terms = Terms {
+            holder: self.holder.clone(),
+            now: jiff::Timestamp::UNIX_EPOCH,
+            lease: self.settings.lease,
+            patience: self.settings.patience,
+            shared: true,
+            free_positions: Default::default(),
+        };
+        let was_open = self.connection.is_open();
+        let client = self.connection.client().await.map_err(|trouble| Undone { error: trouble.into(), again: false })?;
+        // Nothing is changed yet, so that it may be tried again where the connection turns out to be an old one.
+        let loaded = rows::load(client, keys, &self.holder).await;
+        let mut sheet = loaded.map_err(|error| Undone { again: was_open || gave_way(&error), error })?.into_sheet(terms);
+        decide_all(decisions, &mut sheet).map_err(|error| Undone { error, again: false })?;
+        let stored = rows::store_and_commit(client, &sheet).await;
+        stored.map_err(|error| LedgerError::from(Trouble::Failed(error))).map_err(|error| Undone { again: gave_way(&error), error })
+    }
+}
+
+/// A transaction that came to nothing.
+struct Undone {
+    error: LedgerError,
+    /// It was certainly not committed, and may go well the next time.
+    again: bool,
+}
+
+/// Whether a transaction was rolled back since another worker's came first: the same id at the same time, or locks the
+/// wrong way round.
+fn gave_way(error: &LedgerError) -> bool {
+    let LedgerError::Postgres(trouble) = error else { return false };
+    let Trouble::Failed(error) = &**trouble else { return false };
+    error.code().is_some_and(|code| {
+        [SqlState::UNIQUE_VIOLATION, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE].contains(code)
+    })
+}
+
+/// Sees to everything besides commands, on a connection of its own, so that no command waits for it.
+struct Clerk {
+    connection: Connection,
+    settings: Settings,
+    holder: Holder,
+}
+
+impl Clerk {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Errand>) {
+        while let Some(errand) = queue.recv().await {
+            self.run_errand(errand).await;
+        }
+    }
+
+    /// Who has stopped waiting needs no answer.
+    async fn run_errand(&mut self, errand: Errand) {
+        let (connection, holder) = (&mut self.connection, self.holder.as_str());
+        match errand {
+            Errand::Pauses(reply) => drop(reply.send(memory::pauses(connection).await)),
+            Errand::KeepPause(pause, reply) => drop(reply.send(memory::keep_pause(connection, &pause).await)),
+            Errand::ForgetPause(wechat_id, scope, reply) => {
+                drop(reply.send(memory::forget_pause(connection, &wechat_id, scope).await));
+            }
+            Errand::Token(owner, reply) => drop(reply.send(memory::token(connection, &owner).await)),
+            Errand::SaveToken(token, reply) => drop(reply.send(memory::save_token(connection, &token).await)),
+            Errand::Wanted(wechat_id, reply) => drop(reply.send(memory::wanted(connection, &wechat_id).await)),
+            Errand::Prune(after, reply) => drop(reply.send(memory::prune(connection, after, self.settings.retention).await)),
+            Errand::Probe(reply) => drop(reply.send(memory::probe(connection).await)),
+            Errand::Attend(reply) => drop(reply.send(memory::attend(connection, holder).await)),
+            Errand::Leave(reply) => drop(reply.send(memory::leave(connection, holder).await)),
+        }
+    }
+}
+
+/// Reads a ledger beside the workers that write it.
+pub struct Reader {
+    /// One question at a time.
+    connection: tokio::sync::Mutex<Connection>,
+}
+
+impl Reader {
+    /// Connects and sees that there is a ledger.
+    pub async fn open(url: &PostgresUrl) -> Result<Self, OpenError> {
+        let mut connection = Connection::new(url.clone());
+        let unusable = |trouble| OpenError::Unusable(url.clone(), trouble);
+        let client = connection.client().await.map_err(unusable)?;
+        match schema::version(client).await.map_err(|error| unusable(Trouble::Failed(error)))? {
+            None => Err(OpenError::Missing(url.clone())),
+            Some(found) if found > schema::known() => Err(OpenError::Newer { place: url.clone(), found, known: schema::known() }),
+            Some(_) => Ok(Self { connection: connection.into() }),
+        }
+    }
+
+    pub async fn wanted(&self, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
+        memory::wanted(&mut *self.connection.lock().await, wechat_id).await
+    }
+
+    pub async fn token(&self, owner: &str) -> Result<Option<StoredToken>, LedgerError> {
+        memory::token(&mut *self.connection.lock().await, owner).await
+    }
+
+    /// What is known of a command id.
+    pub async fn find(&self, command_id: &str) -> Result<Option<CommandRecord>, LedgerError> {
+        let mut connection = self.connection.lock().await;
+        rows::find(&mut connection, command_id).await
+    }
+}

@@ -1,0 +1,239 @@
+//! The ledger in one SQLite file: one thread writes, and everything that waits shares a transaction and an fsync.
+
+mod memory;
+mod rows;
+mod schema;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use tokio::sync::mpsc;
+
+use super::handle::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of};
+use super::record::CommandRecord;
+use super::sheet::Terms;
+use super::{Attendance, LedgerError, Settings, StoredToken, Wanted};
+use crate::event::now;
+
+/// How long SQLite waits for another program's lock (a backup, say) before a request fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a file can't be a ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// One process may write to a file.
+    #[error("the ledger {0} is in use by another worker; give each its own `ledger.url`, or stop the other one")]
+    InUse(PathBuf),
+    /// The folder or the file can't be reached.
+    #[error("the ledger {path} can't be opened: {source}; check that the folder exists and that the worker may write there")]
+    File { path: PathBuf, source: std::io::Error },
+    /// SQLite refused it: no database, damaged, or no room.
+    #[error("the ledger {path} can't be used: {source}")]
+    Database { path: PathBuf, source: rusqlite::Error },
+    /// A newer version wrote it, or a migration failed.
+    #[error("the ledger {path} can't be brought to this version's form: {source}")]
+    Migration { path: PathBuf, source: rusqlite_migration::Error },
+}
+
+/// Opens the file, makes it where it doesn't exist, takes it for this process alone, and answers requests on a thread of
+/// its own until nobody can ask any more. Answers who this ledger is.
+pub fn start(path: &Path, settings: &Settings, queue: mpsc::UnboundedReceiver<Request>) -> Result<String, OpenError> {
+    let lock = take_lock(path)?;
+    let mut connection = open_for_writing(path)?;
+    schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: path.to_owned(), source })?;
+    let id = connection
+        .query_row("SELECT ledger_id FROM identity", [], |row| row.get(0))
+        .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+    let file_error = |source| OpenError::File { path: path.to_owned(), source };
+    let file = FileIdentity::of(path).map_err(file_error)?;
+    let writer = Writer { connection, path: path.to_owned(), settings: settings.clone(), holder: super::new_holder(), file, _lock: lock };
+    std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(queue)).map_err(file_error)?;
+    Ok(id)
+}
+
+/// Reads a ledger beside the worker that writes it.
+pub struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    /// Opens the file for reading only.
+    ///
+    /// # Errors
+    /// Where it isn't there or is no ledger.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = |source| OpenError::Database { path: path.to_owned(), source };
+        let connection = Connection::open_with_flags(path, flags).map_err(database)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(database)?;
+        Ok(Self { connection })
+    }
+
+    /// What every known account of an Official Account should be.
+    pub fn wanted(&self, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
+        memory::wanted(&self.connection, wechat_id)
+    }
+
+    /// The token that was kept for an owner.
+    pub fn token(&self, owner: &str) -> Result<Option<StoredToken>, LedgerError> {
+        memory::token(&self.connection, owner)
+    }
+
+    /// What is known of a command id.
+    pub fn find(&self, command_id: &str) -> Result<Option<CommandRecord>, LedgerError> {
+        Ok(rows::select(&self.connection, "command_id = ?1", [command_id])?.pop())
+    }
+}
+
+/// One process writes to a ledger. The lock is on a file beside it, since SQLite's own locks are lost when any
+/// descriptor of the database is closed.
+fn take_lock(path: &Path) -> Result<File, OpenError> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let file_error = |source| OpenError::File { path: path.to_owned(), source };
+    let lock = private(OpenOptions::new().write(true).create(true).truncate(false)).open(&lock_path).map_err(file_error)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(file_error(source)),
+    }
+}
+
+/// The ledger holds nicknames and `meta`: only the worker's own user may read it.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.mode(0o600)
+}
+
+fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
+    // SQLite's companions (-wal, -shm) take their mode from the file, so it is made first.
+    private(OpenOptions::new().write(true).create(true).truncate(false))
+        .open(path)
+        .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    let database = |source| OpenError::Database { path: path.to_owned(), source };
+    let connection = Connection::open(path).map_err(database)?;
+    let set_up = || {
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // We acknowledge after the commit, so the commit must be on disk.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "cache_size", -8_000)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(())
+    };
+    set_up().map_err(database)?;
+    Ok(connection)
+}
+
+/// Which file it is, whatever stands at its path later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+/// The writing thread's own.
+struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    settings: Settings,
+    holder: String,
+    file: FileIdentity,
+    /// Held for as long as this process may write.
+    _lock: File,
+}
+
+impl Writer {
+    /// Takes whatever waits: all decisions share one transaction and are answered after its commit.
+    fn run(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
+            let mut decisions = Vec::with_capacity(batch.len());
+            let mut errands = Vec::new();
+            for request in batch.drain(..) {
+                match request {
+                    Request::Decision(decision) => decisions.push(decision),
+                    Request::Errand(errand) => errands.push(errand),
+                }
+            }
+            if !decisions.is_empty() {
+                let committed = self.decide(&mut decisions);
+                answer_all(decisions, &committed);
+            }
+            for errand in errands {
+                self.run_errand(errand);
+            }
+        }
+    }
+
+    fn decide(&mut self, decisions: &mut [Box<dyn Decision>]) -> Result<(), LedgerError> {
+        let keys = keys_of(decisions);
+        let terms = Terms {
+            holder: self.holder.clone(),
+            now: now(),
+            lease: self.settings.lease,
+            patience: self.settings.patience,
+            // The lock on the file says so.
+            shared: false,
+            free_positions: Default::default(),
+        };
+        self.transact(|transaction| {
+            let mut sheet = rows::load(transaction, &keys, terms)?;
+            decide_all(decisions, &mut sheet)?;
+            rows::store(transaction, &sheet)
+        })
+    }
+
+    fn run_errand(&mut self, errand: Errand) {
+        let retention = self.settings.retention;
+        match errand {
+            Errand::Pauses(reply) => self.answer(reply, |transaction| memory::pauses(transaction)),
+            Errand::KeepPause(pause, reply) => self.answer(reply, |transaction| memory::keep_pause(transaction, &pause)),
+            Errand::ForgetPause(wechat_id, scope, reply) => {
+                self.answer(reply, |transaction| memory::forget_pause(transaction, &wechat_id, scope));
+            }
+            Errand::Token(owner, reply) => self.answer(reply, |transaction| memory::token(transaction, &owner)),
+            Errand::SaveToken(token, reply) => self.answer(reply, |transaction| memory::save_token(transaction, &token)),
+            Errand::Wanted(wechat_id, reply) => self.answer(reply, |transaction| memory::wanted(transaction, &wechat_id)),
+            Errand::Prune(after, reply) => {
+                let before = now().checked_sub(retention).unwrap_or(Timestamp::MIN);
+                self.answer(reply, |transaction| memory::prune(transaction, after, before));
+            }
+            Errand::Probe(reply) => self.answer(reply, |transaction| {
+                transaction.execute("UPDATE identity SET ledger_id = ledger_id", [])?;
+                Ok(())
+            }),
+            // There is none but this one.
+            Errand::Attend(reply) => drop(reply.send(Ok(Attendance { index: 0, of: 1 }))),
+            Errand::Leave(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Does something in a transaction of its own and answers.
+    fn answer<T>(&mut self, reply: Reply<T>, work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>) {
+        // Who has stopped waiting needs no answer.
+        drop(reply.send(self.transact(work)));
+    }
+
+    fn transact<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        // SQLite goes on writing to a file that was deleted under it.
+        if FileIdentity::of(&self.path).ok() != Some(self.file) {
+            return Err(LedgerError::Gone);
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let result = work(&transaction)?;
+        transaction.commit()?;
+        Ok(result)
+    }
+}

@@ -1,0 +1,270 @@
+//! Several workers on one ledger: claims, what is lost with them, and who may still speak.
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// Two workers on one database, with claims of these lengths.
+async fn two(first: Duration, second: Duration) -> (Fixture, Opened, Opened) {
+    let fixture = Fixture::postgres();
+    let one = fixture.reopen(&Settings { lease: first, ..fixture.settings() }).await;
+    let two = fixture.reopen(&Settings { lease: second, ..fixture.settings() }).await;
+    (fixture, one, two)
+}
+
+fn succeeded(text: &str, ticket: Ticket, effect: Effect) -> Conclusion {
+    let Arrived::Command(command) = arrived(&command(text)) else { panic!("{text}") };
+    let history = History { attempts: 1, received_at: ticket.received_at, finished_at: Timestamp::UNIX_EPOCH };
+    conclude(&command.given, Identity::Generation(0), &Outcome::Succeeded(effect.into()), history)
+}
+
+#[tokio::test]
+async fn while_one_worker_calls_for_an_account_another_waits() {
+    let (_fixture, one, two) = two(LONG, LONG).await;
+    let add = ticket(&one, "+1").await;
+    begin(&one, add).await;
+    let delete = ticket(&two, "-2").await;
+    for position in [add.position, delete.position] {
+        let Claim::Held(left) = two.begin(position).await.unwrap() else { panic!() };
+        assert!(left > LONG / 2 && left <= LONG, "{left:?}");
+    }
+    finish(&one, "+1", add, Effect::Created).await;
+    assert!(matches!(two.begin(add.position).await.unwrap(), Claim::Finished(_)));
+    assert_eq!(begin(&two, delete).await.attempts, 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_wakes_up_late_records_nothing_and_is_told_what_was_recorded() {
+    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let add = ticket(&late, "+1").await;
+    let old = begin(&late, add).await;
+    let taken = begin(&next, ticket(&next, "+1").await).await;
+    assert_eq!((taken.attempts, taken.answer_lost_before), (2, true));
+    assert!(taken.epoch > old.epoch);
+
+    let recorded = late.ledger.finish(add.position, Some(old.epoch), succeeded("+1", add, Effect::Created), false).await.unwrap();
+    assert!(recorded.finished.is_none() && recorded.ending == Ending::ClaimLost { may_be_back: false }, "{recorded:?}");
+    let recorded = late.ledger.wait(add.position, Waiting { claim: Some(old.epoch), ..waiting(true) }).await.unwrap();
+    assert!(recorded.finished.is_none() && recorded.ending != Ending::Ours, "{recorded:?}");
+
+    let outcome = finish(&next, "+1", add, Effect::Unknown).await;
+    let recorded = late.ledger.finish(add.position, Some(old.epoch), succeeded("+1", add, Effect::Created), false).await.unwrap();
+    assert_eq!(recorded.finished.unwrap().conclusion.data, outcome.conclusion.data, "one outcome, the next worker's");
+}
+
+#[tokio::test]
+async fn a_lost_claim_stays_lost_although_nobody_else_has_begun() {
+    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let add = ticket(&late, "+1").await;
+    let old = begin(&late, add).await;
+    // The next worker only looks, and sees that the claim has run out.
+    ticket(&next, "+1").await;
+    let recorded = late.ledger.finish(add.position, Some(old.epoch), succeeded("+1", add, Effect::Created), false).await.unwrap();
+    assert_eq!(recorded.ending, Ending::ClaimLost { may_be_back: false });
+}
+
+#[tokio::test]
+async fn an_add_that_may_land_after_the_delete_is_deleted_once_more_and_only_then() {
+    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let add = ticket(&late, "+1").await;
+    let old = begin(&late, add).await;
+    assert_eq!(next.begin_clean_up("a@test".to_owned()).await.unwrap(), CleanUp::NotWanted, "the account is wanted");
+    let delete = ticket(&next, "-2").await;
+    begin(&next, delete).await;
+    let recorded = late.ledger.finish(add.position, Some(old.epoch), succeeded("+1", add, Effect::Created), false).await.unwrap();
+    assert_eq!(recorded.ending, Ending::ClaimLost { may_be_back: true });
+    assert_eq!(recorded.finished.unwrap().conclusion.status, Status::Superseded);
+    assert!(matches!(late.begin_clean_up("a@test".to_owned()).await.unwrap(), CleanUp::Held(_)), "the delete is being called");
+    finish(&next, "-2", delete, Effect::None).await;
+    let CleanUp::Begun(claim) = late.begin_clean_up("a@test".to_owned()).await.unwrap() else { panic!() };
+    late.end_clean_up("a@test".to_owned(), claim).await.unwrap();
+    let newer = ticket(&next, "+3").await;
+    begin(&next, newer).await;
+    assert_eq!(late.begin_clean_up("a@test".to_owned()).await.unwrap(), CleanUp::NotWanted, "a newer command wants the account");
+}
+
+#[tokio::test]
+async fn workers_that_accept_the_same_at_the_same_time_agree() {
+    let (_fixture, one, two) = two(LONG, LONG).await;
+    for round in 0..20 {
+        let texts: Vec<String> = (0..10).map(|n| format!("{}{round}-{n}", if n % 2 == 0 { "+" } else { "-" })).collect();
+        let arrivals = || texts.iter().map(|text| arrival(&command(text))).collect::<Vec<_>>();
+        let reversed = || arrivals().into_iter().rev().collect::<Vec<_>>();
+        let (mine, theirs) = tokio::join!(one.accept(arrivals()), two.accept(reversed()));
+        let positions = |accepted: Vec<Acceptance>| {
+            let position = |acceptance: Acceptance| match acceptance {
+                Acceptance::Unfinished(ticket) => ticket.position,
+                other => panic!("{other:?}"),
+            };
+            accepted.into_iter().map(position).collect::<Vec<_>>()
+        };
+        let (mine, mut theirs) = (positions(mine.unwrap()), positions(theirs.unwrap()));
+        theirs.reverse();
+        assert_eq!(mine, theirs);
+        assert!(mine.is_sorted() || mine.iter().rev().is_sorted(), "the order of whoever came first: {mine:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_end_gives_back_its_own_claims_alone() {
+    let (_fixture, one, two) = two(LONG, LONG).await;
+    let other = message(r#"{"command_id":"o","action":"delete","kf_account":"b@test"}"#);
+    let Acceptance::Unfinished(other) = two.accept(vec![arrival(&other)]).await.unwrap().remove(0) else { panic!() };
+    begin(&two, other).await;
+    let add = ticket(&one, "+1").await;
+    begin(&one, add).await;
+    one.release().await.unwrap();
+    let again = ticket(&two, "+1").await;
+    assert!(!again.suspect, "nobody has died");
+    assert!(begin(&two, again).await.answer_lost_before);
+    assert!(matches!(one.begin(other.position).await.unwrap(), Claim::Held(_)));
+}
+
+#[tokio::test]
+async fn an_attempt_that_came_to_no_call_is_not_counted() {
+    let fixture = Fixture::postgres();
+    let ledger = fixture.open().await;
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    ledger.wait(add.position, Waiting { called: false, ..waiting(false) }).await.unwrap();
+    assert_eq!(ticket(&ledger, "+1").await.attempts, 0);
+}
+
+#[tokio::test]
+async fn workers_count_each_other_while_they_are_there() {
+    let (fixture, one, two) = two(LONG, LONG).await;
+    assert_eq!(one.attend().await.unwrap(), Attendance { index: 0, of: 1 });
+    assert_eq!(two.attend().await.unwrap(), Attendance { index: 1, of: 2 });
+    let three = fixture.open().await;
+    assert_eq!(three.attend().await.unwrap(), Attendance { index: 2, of: 3 });
+    one.leave().await.unwrap();
+    assert_eq!(two.attend().await.unwrap(), Attendance { index: 0, of: 2 });
+    assert_eq!(three.attend().await.unwrap(), Attendance { index: 1, of: 2 });
+    let Fixture::Postgres(database) = &fixture else { panic!() };
+    database.execute("UPDATE kf_worker.worker SET seen_at = seen_at - interval '11 seconds'");
+    assert_eq!(three.attend().await.unwrap(), Attendance { index: 0, of: 1 }, "the other was not heard of for too long");
+    assert_eq!(two.attend().await.unwrap(), Attendance { index: 0, of: 2 }, "and is back");
+}
+
+#[tokio::test]
+async fn many_workers_may_make_the_tables_at_once() {
+    let fixture = Fixture::postgres();
+    let settings = fixture.settings();
+    let opened = futures_util::future::join_all((0..8).map(|_| Ledger::open(&settings))).await;
+    let ids: Vec<String> = opened.into_iter().map(|ledger| ledger.unwrap().id().to_owned()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0] && id.len() == 32), "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_ledger_of_a_newer_version_is_left_alone() {
+    let fixture = Fixture::postgres();
+    drop(fixture.open().await);
+    let Fixture::Postgres(database) = &fixture else { panic!() };
+    database.execute("UPDATE kf_worker.version SET version = 1000");
+    let Err(error) = Ledger::open(&fixture.settings()).await else { panic!() };
+    assert!(error.to_string().contains("newer version") && !error.may_pass(), "{error}");
+}
+
+#[tokio::test]
+async fn texts_that_the_database_can_not_hold_lose_nothing() {
+    let fixture = Fixture::postgres();
+    let ledger = fixture.open().await;
+    // A refused message may name anything as its account, and WeChat may say anything.
+    let refused = message(r#"{"command_id":"r","action":"add","nickname":"n","kf_account":"a\u0000b"}"#);
+    let accepted = ledger.accept(vec![arrival(&refused), arrival(&command("+1"))]).await.unwrap();
+    assert!(matches!(accepted[..], [Acceptance::Decided(_), Acceptance::Unfinished(_)]), "{accepted:?}");
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    let answer = Some(Answer { errcode: -1, errmsg: "bu\0sy".to_owned() });
+    ledger.wait(add.position, Waiting { answer, ..waiting(false) }).await.unwrap();
+    ticket(&ledger, "+1").await;
+}
+
+/// A command's whole life, to see that a way to the database carries it.
+async fn carry_one(ledger: &Opened, text: &str) {
+    let ticket = ticket(ledger, text).await;
+    begin(ledger, ticket).await;
+    ledger.wait(ticket.position, waiting(false)).await.unwrap();
+    begin(ledger, ticket).await;
+    finish(ledger, text, ticket, Effect::Created).await;
+}
+
+async fn open_at(url: &str) -> Result<Opened, OpenError> {
+    let settings = Settings { place: Place::parse(url).unwrap(), retention: DAY, patience: DAY, lease: LONG };
+    Ok(Opened { ledger: Ledger::open(&settings).await?, claims: RefCell::default() })
+}
+
+#[tokio::test]
+async fn a_proxy_that_pools_transactions_may_stand_in_between() {
+    let server = OwnServer::start();
+    let database = server.database();
+    let pooler = Pooler::start(server.url());
+    // More workers than the proxy has connections, so that each transaction meets another one.
+    let url = pooler.url(&database);
+    let workers = futures_util::future::join_all((0..4).map(|_| open_at(&url))).await;
+    let workers: Vec<Opened> = workers.into_iter().map(|worker| worker.unwrap_or_else(|error| panic!("{error}"))).collect();
+    let lives = workers.iter().enumerate().map(async |(worker, ledger)| {
+        for round in 0..10 {
+            let body = format!(r#"{{"command_id":"{worker}-{round}","action":"delete","kf_account":"w{worker}@test"}}"#);
+            let Acceptance::Unfinished(ticket) = ledger.accept(vec![arrival(&message(&body))]).await.unwrap().remove(0) else { panic!() };
+            begin(ledger, ticket).await;
+            finish(ledger, &format!("-{worker}-{round}"), ticket, Effect::Deleted).await;
+            ledger.attend().await.unwrap();
+            ledger.probe().await.unwrap();
+        }
+    });
+    futures_util::future::join_all(lives).await;
+    assert_eq!(database.rows("SELECT count(*) FROM kf_worker.command WHERE state = 'finished'"), [["40"]]);
+    let reader = Reader::open(&Place::parse(&url).unwrap()).await.unwrap();
+    assert!(matches!(reader.find("0-0").await.unwrap(), Lookup::Finished(_)));
+}
+
+#[tokio::test]
+async fn a_certificate_is_checked_where_encryption_is_asked_for() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (server, authority) = OwnServer::start_with_tls();
+    let database = server.database();
+    let (plain, _) = database.url().split_once('?').unwrap_or((database.url(), ""));
+    let checked = format!("{plain}?sslmode=require&sslrootcert={}", authority.display());
+    carry_one(&open_at(&checked).await.unwrap_or_else(|error| panic!("{error}")), "+1").await;
+    // The system's authorities don't know this one, and without encryption the server lets nobody in.
+    for (url, told) in [(format!("{plain}?sslmode=require"), "certificate"), (format!("{plain}?sslmode=disable"), "no encryption")] {
+        let Err(error) = open_at(&url).await else { panic!("{url}") };
+        assert!(error.to_string().contains(told), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn after_the_server_was_killed_or_restarted_the_ledger_goes_on_with_all_that_was_answered() {
+    let mut server = OwnServer::start();
+    let database = server.database();
+    let ledger = open_at(database.url()).await.unwrap();
+    carry_one(&ledger, "+1").await;
+    server.restart();
+    // The connection was lost while nothing was asked: that is not even noticed.
+    carry_one(&ledger, "+2").await;
+    server.kill();
+    let Err(error) = ledger.accept(vec![arrival(&command("+3"))]).await else { panic!() };
+    assert!(error.to_string().contains("database can't be used"), "{error}");
+    assert!(ledger.probe().await.is_err());
+    server.start_again();
+    ledger.probe().await.unwrap();
+    carry_one(&ledger, "+3").await;
+    for text in ["+1", "+2"] {
+        assert!(matches!(accept(&ledger, text).await, Acceptance::Repeat(_)), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_in_the_middle_of_a_transaction_holds_up_the_others_for_seconds_only() {
+    let (fixture, one, _) = two(LONG, LONG).await;
+    ticket(&one, "+1").await;
+    let Fixture::Postgres(database) = &fixture else { panic!() };
+    // What a transaction looks like whose worker was stopped after it had locked the account.
+    let (client, connection) = tokio_postgres::connect(database.url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute(&super::super::postgres::begin_statement()).await.unwrap();
+    client.batch_execute("SELECT FROM kf_worker.account FOR UPDATE").await.unwrap();
+    ticket(&one, "+2").await;
+    assert!(connection.await.unwrap().is_err(), "the server has ended the other one");
+}

@@ -1,0 +1,128 @@
+//! Claims: whether one still outlasts a call, and what is owed once it is lost.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
+
+use super::attempt::Step;
+use super::settle::Fate;
+use super::wait::Hold;
+use super::{Job, Worker};
+use crate::accounts::Sources;
+use crate::command::Command;
+use crate::ledger::{Begun, CleanUp, Ending, Epoch, Recorded};
+use crate::outcome::{Action, AttemptFailure, Class, Failure, Reason};
+use crate::retry;
+
+/// The right to call WeChat for a command's account.
+#[derive(Debug, Clone, Copy)]
+pub struct Claimed {
+    pub epoch: Epoch,
+    /// It lasts until then, on the clock that goes on while the machine sleeps.
+    until: Duration,
+    /// When it was answered.
+    pub begun_at: Instant,
+}
+
+/// The time since the machine was started, sleep included; no program is left out of it by being stopped.
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
+
+/// When a claim is asked for. It lasts from no earlier than that.
+pub struct Asking(Duration);
+
+impl Asking {
+    pub fn now() -> Self {
+        Self(since_boot())
+    }
+
+    pub fn claimed(self, begun: &Begun, lease: Duration) -> Claimed {
+        Claimed { epoch: begun.epoch, until: self.0 + lease, begun_at: Instant::now() }
+    }
+}
+
+impl Claimed {
+    /// Whether it lasts for as long as a call may take.
+    pub fn outlasts(&self, call: Duration) -> bool {
+        since_boot() + call <= self.until
+    }
+}
+
+impl Worker {
+    /// The worker was stopped between the claim and the call: nothing was called, and the command is begun anew.
+    pub(super) async fn claim_ran_out(&self, job: &mut Job) -> Step {
+        let detail = "The claim on the account had nearly run out before WeChat was called, since the worker was stopped for a while.";
+        let failed = AttemptFailure::new(Class::Retry, Failure::new(Reason::ClaimRanOut, detail));
+        self.metrics.waits(Reason::ClaimRanOut);
+        let step = self.record_wait_of(job, &failed, false).await?;
+        job.hold.get_or_insert(Hold::Until(Instant::now()));
+        Ok(step)
+    }
+
+    /// What is left to do for a command, once something was recorded of it: the outcome that it has, or `None` where it
+    /// goes on. Where another worker has taken its account since, nothing was recorded.
+    pub(super) async fn after_recording(&self, job: &mut Job, recorded: Recorded) -> Step {
+        job.claim = None;
+        let Ending::ClaimLost { may_be_back } = recorded.ending else { return Ok(recorded.finished.map(Fate::Concluded)) };
+        tracing::warn!(command.id = job.command.given.command_id, "another worker has taken the command's account since the call began");
+        self.metrics.claims_lost.inc();
+        if may_be_back {
+            self.clean_up(job).await;
+        }
+        if recorded.finished.is_none() {
+            job.hold = Some(Hold::Until(Instant::now() + self.retry.initial));
+        }
+        Ok(recorded.finished.map(Fate::Concluded))
+    }
+
+    /// Deletes an account once more: an add whose claim was lost may have landed after the delete that followed it. Goes
+    /// on for as long as a delivery may be held.
+    async fn clean_up(&self, job: &Job) {
+        let kf_account = job.command.account.as_str();
+        let end = Instant::now() + self.retry.max_in_process;
+        let mut failures = 0;
+        while Instant::now() < end {
+            let wait = match self.ledger.begin_clean_up(kf_account.to_owned()).await {
+                Ok(CleanUp::NotWanted) => return,
+                Ok(CleanUp::Held(left)) => left,
+                Ok(CleanUp::Begun(epoch)) => {
+                    let deleted = self.delete_once_more(job).await;
+                    if let Err(error) = self.ledger.end_clean_up(kf_account.to_owned(), epoch).await {
+                        tracing::debug!(%error, "a claim could not be given back; it runs out by itself");
+                    }
+                    if deleted {
+                        tracing::info!(kf_account, "the account was deleted once more, since an add may have landed late");
+                        return;
+                    }
+                    retry::before_reconnecting(failures)
+                }
+                Err(_) => retry::before_reconnecting(failures),
+            };
+            failures += 1;
+            tokio::time::sleep(wait).await;
+        }
+        tracing::error!(
+            kf_account,
+            "an add may have landed after the account's delete and could not be undone; see that the account is gone"
+        );
+    }
+
+    async fn delete_once_more(&self, job: &Job) -> bool {
+        let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else { return false };
+        let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
+        let Ok(token) = official_account.tokens.get(sources).await else { return false };
+        let delete = Command { action: Action::Delete, ..Command::clone(&job.command) };
+        let _in_flight = self.metrics.attempt(Action::Delete);
+        self.wechat.call(&token, &delete).await.is_ok()
+    }
+
+    /// How long an add of the account whose answer was lost may still land.
+    pub(super) fn add_may_land(&self, job: &Job, begun: Begun) -> Option<Duration> {
+        let since_begun = job.claim.map_or(Duration::ZERO, |claim| claim.begun_at.elapsed());
+        let left = (2 * self.settings.request_timeout).saturating_sub(begun.lost_add_ago? + since_begun);
+        (!left.is_zero()).then_some(left)
+    }
+}
