@@ -3,6 +3,7 @@
 mod check;
 mod dead;
 mod drift;
+mod ledger;
 mod result;
 mod run;
 
@@ -50,6 +51,11 @@ enum Command {
         /// Print what was found as JSON, a line for each Official Account.
         #[arg(long)]
         json: bool,
+    },
+    /// Look after the ledger: move it into a database, forget old outcomes.
+    Ledger {
+        #[command(subcommand)]
+        what: ledger::LedgerCommand,
     },
     /// Show the outcome of a command from the ledger.
     Result {
@@ -99,6 +105,7 @@ enum LogFormat {
 pub enum Exit {
     Done = 0,
     Failed = 1,
+    Usage = 2,
     Unavailable = 69,
     Configuration = 78,
 }
@@ -113,21 +120,27 @@ impl From<Exit> for ExitCode {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging(arguments.log_format);
-    let config = match config::load(arguments.config.as_deref(), std::env::vars()) {
-        Ok(config) => config,
-        Err(faults) => {
-            tell(format_args!("{faults}"));
-            return Exit::Configuration.into();
-        }
-    };
+    let configured = || configured(arguments.config.as_deref());
+    // What names both ends of a move needs no configuration.
+    if let Command::Ledger { what: ledger::LedgerCommand::Migrate { from, to, abandon, json } } = &arguments.subcommand {
+        return ledger::migrate(from, to.as_deref(), configured, *abandon, *json).into();
+    }
+    let Some(config) = configured() else { return Exit::Configuration.into() };
     match arguments.subcommand {
         Command::Run => run::run(config, arguments.config),
         Command::Check => check::check(&config),
         Command::Drift { wechat_ids, json } => drift::drift(config, &wechat_ids, json),
+        Command::Ledger { what: ledger::LedgerCommand::Prune { json } } => ledger::prune(&config, json),
+        Command::Ledger { what: ledger::LedgerCommand::Migrate { .. } } => Exit::Usage,
         Command::Dead { what } => dead::dead(&config, what),
         Command::Result { command_id, json } => result::show(&config, &command_id, json),
     }
     .into()
+}
+
+/// The configuration; its faults are told where it has any.
+fn configured(file: Option<&std::path::Path>) -> Option<Config> {
+    config::load(file, std::env::vars()).map_err(|faults| tell(format_args!("{faults}"))).ok()
 }
 
 fn start_logging(format: LogFormat) {

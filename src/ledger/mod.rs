@@ -22,9 +22,11 @@
 //! # How it is built
 //!
 //! `sheet.rs` decides, on records (`record.rs`) that a database has loaded; `sqlite/` and `postgres/` load them, write back
-//! what has changed, and know nothing of the rules; `handle.rs` is what the worker holds.
+//! what has changed, and know nothing of the rules; `handle.rs` is what the worker holds; `moving.rs`
+//! copies a file into a database.
 
 mod handle;
+mod moving;
 mod order;
 mod postgres;
 mod reader;
@@ -39,6 +41,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use handle::Ledger;
+pub use moving::{Counts, MoveError, abandon, migrate};
 pub use postgres::PostgresUrl;
 pub use reader::{Lookup, Reader};
 

@@ -6,7 +6,7 @@ use super::{Finished, LedgerError, OpenError, Place, StoredToken, Wanted, postgr
 /// A ledger that is only read.
 pub enum Reader {
     Sqlite(sqlite::Reader),
-    Postgres(postgres::Reader),
+    Postgres(Box<postgres::Reader>),
 }
 
 /// What a ledger knows of a command id.
@@ -25,7 +25,7 @@ impl Reader {
     pub async fn open(place: &Place) -> Result<Self, OpenError> {
         Ok(match place {
             Place::Sqlite(path) => Self::Sqlite(sqlite::Reader::open(path)?),
-            Place::Postgres(url) => Self::Postgres(postgres::Reader::open(url).await?),
+            Place::Postgres(url) => Self::Postgres(Box::new(postgres::Reader::open(url).await?)),
         })
     }
 

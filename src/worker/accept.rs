@@ -116,7 +116,7 @@ impl Worker {
         if official_account.as_ref().is_some_and(|official_account| self.has_its_share(official_account)) {
             // It may supersede what waits in its lane.
             self.lanes.touch(&command.account.as_str().to_owned());
-            let fate = self.put_off_for_its_share(&ticket);
+            let fate = self.put_off_for_its_share(&command, &ticket);
             return self.settle_soon(delivery, fate, taken_at);
         }
         let in_hand = official_account.map(|official_account| official_account.in_hand.take(taken_at));

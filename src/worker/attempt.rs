@@ -90,7 +90,7 @@ impl Worker {
                 let detail = "Its turn to call WeChat did not come for as long as a delivery may be held.";
                 return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
             }
-            Err(NoPermit::CrowdsOut) => return Ok(Some(self.put_off_for_its_share(&job.ticket))),
+            Err(NoPermit::CrowdsOut) => return Ok(Some(self.put_off_for_its_share(&job.command, &job.ticket))),
             Err(NoPermit::Superseded(finished)) => return Ok(Some(Fate::Concluded(finished))),
             Err(NoPermit::Ledger(error)) => return Err(error),
             Err(NoPermit::LetGo) => return Ok(Some(Fate::GivenBack)),

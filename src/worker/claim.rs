@@ -66,22 +66,27 @@ impl Worker {
     /// goes on. Where another worker has taken its account since, nothing was recorded.
     pub(super) async fn after_recording(&self, job: &mut Job, recorded: Recorded) -> Step {
         job.claim = None;
-        let Ending::ClaimLost { may_be_back } = recorded.ending else { return Ok(recorded.finished.map(Fate::Concluded)) };
-        tracing::warn!(command.id = job.command.given.command_id, "another worker has taken the command's account since the call began");
-        self.metrics.claims_lost.inc();
-        if may_be_back {
-            self.clean_up(job).await;
-        }
-        if recorded.finished.is_none() {
+        self.see_to_lost_claim(&job.command, recorded.ending).await;
+        if recorded.ending != Ending::Ours && recorded.finished.is_none() {
             job.hold = Some(Hold::Until(Instant::now() + self.retry.initial));
         }
         Ok(recorded.finished.map(Fate::Concluded))
     }
 
+    /// Where the claim of a call was lost, nothing was recorded of it, and what it did may have to be undone.
+    pub(super) async fn see_to_lost_claim(&self, command: &Command, ending: Ending) {
+        let Ending::ClaimLost { may_be_back } = ending else { return };
+        tracing::warn!(command.id = command.given.command_id, "another worker has taken the command's account since the call began");
+        self.metrics.claims_lost.inc();
+        if may_be_back {
+            self.clean_up(command).await;
+        }
+    }
+
     /// Deletes an account once more: an add whose claim was lost may have landed after the delete that followed it. Goes
     /// on for as long as a delivery may be held.
-    async fn clean_up(&self, job: &Job) {
-        let kf_account = job.command.account.as_str();
+    async fn clean_up(&self, command: &Command) {
+        let kf_account = command.account.as_str();
         let end = Instant::now() + self.retry.max_in_process;
         let mut failures = 0;
         while Instant::now() < end {
@@ -89,7 +94,7 @@ impl Worker {
                 Ok(CleanUp::NotWanted) => return,
                 Ok(CleanUp::Held(left)) => left,
                 Ok(CleanUp::Begun(epoch)) => {
-                    let deleted = self.delete_once_more(job).await;
+                    let deleted = self.delete_once_more(command).await;
                     if let Err(error) = self.ledger.end_clean_up(kf_account.to_owned(), epoch).await {
                         tracing::debug!(%error, "a claim could not be given back; it runs out by itself");
                     }
@@ -110,11 +115,11 @@ impl Worker {
         );
     }
 
-    async fn delete_once_more(&self, job: &Job) -> bool {
-        let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else { return false };
+    async fn delete_once_more(&self, command: &Command) -> bool {
+        let Some(official_account) = self.accounts.get(command.account.wechat_id()) else { return false };
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
         let Ok(token) = official_account.tokens.get(sources).await else { return false };
-        let delete = Command { action: Action::Delete, ..Command::clone(&job.command) };
+        let delete = Command { action: Action::Delete, ..command.clone() };
         let _in_flight = self.metrics.attempt(Action::Delete);
         self.wechat.call(&token, &delete).await.is_ok()
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::broker::{Delivery, PublishError};
-use crate::command::{Given, Message};
+use crate::command::{Command, Given, Message};
 use crate::event::{Conclusion, History, Identity, conclude, dead_letter_id, now};
 use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
 use crate::metrics::observe;
@@ -31,6 +31,7 @@ pub enum Fate {
 
 /// How a delivery is put off.
 pub struct PutOff {
+    pub command: Arc<Command>,
     pub position: Position,
     /// The deferred queue, by the delay as configured.
     pub delay: String,
@@ -123,10 +124,11 @@ impl Worker {
     /// The copy is confirmed, then the ledger is told, then the original is acknowledged. Where a newer command has
     /// superseded this one meanwhile, that is told at once, and the copy will find it told.
     async fn put_off(&self, delivery: &Delivery, how: PutOff) -> Result<(), SettleError> {
-        let PutOff { position, delay, waiting, again } = how;
+        let PutOff { command, position, delay, waiting, again } = how;
         let reason = waiting.reason;
         delivery.put_off(&delay, self.ledger.id()).await?;
-        let superseded = self.ledger.wait(position, waiting).await?.finished;
+        let recorded = self.ledger.wait(position, waiting).await?;
+        self.see_to_lost_claim(&command, recorded.ending).await;
         self.metrics.put_off(reason);
         // A backlog comes round again and again: that is counted, and told the first time.
         if again {
@@ -134,7 +136,7 @@ impl Worker {
         } else {
             tracing::info!(position = position.0, %reason, delay, "a command was put off");
         }
-        match superseded {
+        match recorded.finished {
             Some(finished) => {
                 self.metrics.finished(&finished.conclusion);
                 self.publish_outcome(delivery, &finished).await

@@ -1,5 +1,6 @@
 //! Waiting: here, where it is short and nobody else is kept waiting by it; through a deferred queue where not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use super::attempt::Step;
 use super::settle::{Fate, PutOff};
 use super::{Job, Worker};
 use crate::accounts::{OfficialAccount, Pause};
+use crate::command::Command;
 use crate::event::since;
 use crate::lanes::Turn;
 use crate::ledger::{Ending, Position, Ticket, Waiting};
@@ -119,7 +121,7 @@ impl Worker {
         }
         let left = until.saturating_duration_since(now);
         let wait = if pause.scope == Scope::Room { left } else { retry::while_paused(left, since(pause.since)) };
-        self.leave(job, wait, &failed).await
+        Ok(Some(self.leave(job, wait, &failed)))
     }
 
     /// When an add has waited long enough for room: then it is tried a last time.
@@ -147,7 +149,7 @@ impl Worker {
         let until = Instant::now() + wait;
         let spent = matches!(reason, Reason::HeldTooLong | Reason::OlderCommandFirst);
         if spent || until > self.held_until(job) {
-            return self.leave(job, wait, &failed).await;
+            return Ok(Some(self.leave(job, wait, &failed)));
         }
         let step = self.record_wait(job, &failed).await?;
         job.hold = Some(Hold::Until(until));
@@ -155,35 +157,29 @@ impl Worker {
     }
 
     /// A command that is put off for about so long. A delete comes back soon, except where that is known to be in vain.
-    /// After an attempt its claim is given back first: a copy may wait for long.
-    async fn leave(&self, job: &mut Job, wait: Duration, failed: &AttemptFailure) -> Step {
-        if job.claim.is_some() {
-            let step = self.record_wait(job, failed).await?;
-            if step.is_some() || job.hold.is_some() {
-                return Ok(step);
-            }
-        }
+    fn leave(&self, job: &Job, wait: Duration, failed: &AttemptFailure) -> Fate {
         let in_vain = failed.failure.reason.lasts_long();
         let soon = job.command.action == Action::Delete && !in_vain;
-        let waiting = waiting(job, failed, false);
-        Ok(Some(self.to_be_put_off(&job.ticket, if soon { Duration::ZERO } else { wait }, waiting)))
+        let waiting = waiting(job, failed, true);
+        self.to_be_put_off(&job.command, &job.ticket, if soon { Duration::ZERO } else { wait }, waiting)
     }
 
     /// The fate of a command whose slow Official Account holds its share of the window already.
-    pub(super) fn put_off_for_its_share(&self, ticket: &Ticket) -> Fate {
+    pub(super) fn put_off_for_its_share(&self, command: &Arc<Command>, ticket: &Ticket) -> Fate {
         self.metrics.waits(Reason::WindowShare);
         self.to_be_put_off(
+            command,
             ticket,
             Duration::ZERO,
             Waiting { reason: Reason::WindowShare, answer: None, answer_lost: false, claim: None, called: false },
         )
     }
 
-    fn to_be_put_off(&self, ticket: &Ticket, wait: Duration, waiting: Waiting) -> Fate {
+    fn to_be_put_off(&self, command: &Arc<Command>, ticket: &Ticket, wait: Duration, waiting: Waiting) -> Fate {
         // There is at least one deferred queue: the configuration was checked.
         let Some(delay) = retry::defer_for(&self.retry, wait) else { return Fate::GivenBack };
         let again = ticket.trouble.is_some_and(|(trouble, _)| trouble == waiting.reason);
-        Fate::PutOff(PutOff { position: ticket.position, delay: delay.name.clone(), waiting, again })
+        Fate::PutOff(PutOff { command: Arc::clone(command), position: ticket.position, delay: delay.name.clone(), waiting, again })
     }
 
     /// Gives the claim back, with why. The command's fate is told where a newer one has superseded it.
@@ -234,7 +230,7 @@ impl Worker {
             pause = self.paused_meanwhile(job, official_account) => Some(self.paused(job, official_account, pause).await),
             () = self.let_go(job) => Some(Ok(Some(Fate::GivenBack))),
             () = turn.changed() => Some(self.ledger.check(job.ticket.position).await.map(|superseded| superseded.map(Fate::Concluded))),
-            () = tokio::time::sleep_until(self.held_until(job)) => Some(self.leave(job, Duration::ZERO, &failed).await),
+            () = tokio::time::sleep_until(self.held_until(job)) => Some(Ok(Some(self.leave(job, Duration::ZERO, &failed)))),
         }
     }
 

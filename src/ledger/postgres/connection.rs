@@ -24,7 +24,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// Where the database is, as whom, and whether the connection is encrypted; the password is in it.
 #[derive(Clone)]
 pub struct PostgresUrl {
-    config: tokio_postgres::Config,
+    config: Arc<tokio_postgres::Config>,
     tls: Tls,
 }
 
@@ -105,7 +105,7 @@ impl PostgresUrl {
             config.connect_timeout(TIME_LIMIT / 2);
         }
         config.tcp_user_timeout(TIME_LIMIT).keepalives_idle(TIME_LIMIT);
-        Ok(Self { config, tls })
+        Ok(Self { config: Arc::new(config), tls })
     }
 
     /// Whether passwords and nicknames cross a network unencrypted.

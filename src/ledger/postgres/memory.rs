@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::super::handle::Pruned;
-use super::super::{Attendance, KeptPause, LedgerError, Position, StoredToken, Wanted};
 use super::connection::{Connection, Parameter};
 use super::rows::{column, word};
+use crate::ledger::handle::Pruned;
+use crate::ledger::{Attendance, KeptPause, LedgerError, Position, StoredToken, Wanted};
 use crate::outcome::{Answer, Failure, Scope};
 use crate::secret::Secret;
 

@@ -9,6 +9,7 @@ mod connection;
 mod memory;
 mod rows;
 mod schema;
+mod target;
 
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
@@ -16,6 +17,7 @@ use tokio_postgres::error::SqlState;
 #[cfg(test)]
 pub use connection::begin_statement;
 pub use connection::{OpenError, PostgresUrl, Trouble};
+pub use target::Target;
 
 use super::handle::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of};
 use super::record::{CommandRecord, Holder};

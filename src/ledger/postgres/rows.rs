@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
-use super::super::record::{AccountRecord, CommandRecord, Ended, Latest, Lease, Word};
-use super::super::sheet::{Keys, Sheet, Terms};
-use super::super::{Epoch, LedgerError, Position};
 use super::Trouble;
 use super::connection::{Connection, Parameter};
 use crate::command::Content;
+use crate::ledger::record::{AccountRecord, CommandRecord, Ended, Latest, Lease, Word};
+use crate::ledger::sheet::{Keys, Sheet, Terms};
+use crate::ledger::{Epoch, LedgerError, Position};
 use crate::outcome::Answer;
 
 const COMMAND: &str = "position, command_id, content, action, kf_account, given, state, generation, attempts, attempts_before, begun_at,

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::super::handle::Pruned;
-use super::super::{KeptPause, LedgerError, Position, StoredToken, Wanted};
 use super::rows::{Millis, Words};
+use crate::ledger::handle::Pruned;
+use crate::ledger::{KeptPause, LedgerError, Position, StoredToken, Wanted};
 use crate::outcome::{Answer, Failure, Scope};
 use crate::secret::Secret;
 

@@ -3,6 +3,7 @@
 mod memory;
 mod rows;
 mod schema;
+mod source;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -12,6 +13,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::mpsc;
+
+pub use source::{Moved, Source};
 
 use super::handle::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of};
 use super::record::CommandRecord;
@@ -34,6 +37,14 @@ pub enum OpenError {
     /// SQLite refused it: no database, damaged, or no room.
     #[error("the ledger {path} can't be used: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
+    /// It is being copied into a database.
+    #[error(
+        "the ledger {0} is being moved into a database; run `kf-worker ledger migrate` again to finish that, or with --abandon to go on with the file"
+    )]
+    Moving(PathBuf),
+    /// Another ledger goes on with what it holds.
+    #[error("the ledger {0} was moved into a database; set `ledger.url` to that")]
+    Moved(PathBuf),
     /// A newer version wrote it, or a migration failed.
     #[error("the ledger {path} can't be brought to this version's form: {source}")]
     Migration { path: PathBuf, source: rusqlite_migration::Error },
@@ -45,9 +56,13 @@ pub fn start(path: &Path, settings: &Settings, queue: mpsc::UnboundedReceiver<Re
     let lock = take_lock(path)?;
     let mut connection = open_for_writing(path)?;
     schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: path.to_owned(), source })?;
-    let id = connection
-        .query_row("SELECT ledger_id FROM identity", [], |row| row.get(0))
-        .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+    let unusable = |source| OpenError::Database { path: path.to_owned(), source };
+    let id = connection.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0)).map_err(unusable)?;
+    match Moved::read(&connection).map_err(unusable)? {
+        Moved::No => {}
+        Moved::Begun => return Err(OpenError::Moving(path.to_owned())),
+        Moved::Done => return Err(OpenError::Moved(path.to_owned())),
+    }
     let file_error = |source| OpenError::File { path: path.to_owned(), source };
     let file = FileIdentity::of(path).map_err(file_error)?;
     let writer = Writer { connection, path: path.to_owned(), settings: settings.clone(), holder: super::new_holder(), file, _lock: lock };

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
-use super::super::record::{AccountRecord, CommandRecord, Ended, Latest, Lease, Word};
-use super::super::sheet::{Keys, Sheet, Terms};
-use super::super::{Epoch, LedgerError, Position};
 use crate::command::Content;
+use crate::ledger::record::{AccountRecord, CommandRecord, Ended, Latest, Lease, Word};
+use crate::ledger::sheet::{Keys, Sheet, Terms};
+use crate::ledger::{Epoch, LedgerError, Position};
 use crate::outcome::Answer;
 
 const COMMAND: &str = "position, command_id, content, action, kf_account, given, state, generation, attempts, attempts_before, begun_at,
@@ -42,13 +42,10 @@ pub fn load(connection: &Connection, keys: &Keys, mut terms: Terms) -> Result<Sh
     for name in &names {
         let unfinished = select(connection, "kf_account = ?1 AND state <> 'finished'", [name])?;
         commands.extend(unfinished.into_iter().map(|command| (command.position, command)));
-        accounts.extend(account(connection, name)?);
+        accounts.extend(select_accounts(connection, "kf_account = ?1", [name])?);
     }
     if keys.arrivals > 0 {
-        let last = "SELECT seq FROM sqlite_sequence WHERE name = 'command'";
-        let last: Option<i64> = connection.prepare_cached(last)?.query_row([], |row| row.get(0)).optional()?;
-        let first_free = last.unwrap_or(0) + 1;
-        terms.free_positions = (first_free..).map(Position).take(keys.arrivals).collect();
+        terms.free_positions = (first_free(connection)?.0..).map(Position).take(keys.arrivals).collect();
     }
     Ok(Sheet::new(terms, commands.into_values(), accounts))
 }
@@ -71,12 +68,21 @@ pub fn select(connection: &Connection, what: &str, parameters: impl Params) -> R
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn account(connection: &Connection, name: &str) -> Result<Option<AccountRecord>, LedgerError> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {ACCOUNT} FROM account WHERE kf_account = ?1"))?;
-    Ok(statement.query_row([name], read_account).optional()?)
+/// The accounts of which something is true.
+pub fn select_accounts(connection: &Connection, what: &str, parameters: impl Params) -> Result<Vec<AccountRecord>, LedgerError> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {ACCOUNT} FROM account WHERE {what}"))?;
+    let rows = statement.query_map(parameters, read_account)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub fn read_command(row: &Row<'_>) -> rusqlite::Result<CommandRecord> {
+/// The first position that no command has ever had.
+pub fn first_free(connection: &Connection) -> Result<Position, LedgerError> {
+    let mut last = connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'command'")?;
+    let last: Option<i64> = last.query_row([], |row| row.get(0)).optional()?;
+    Ok(Position(last.unwrap_or(0) + 1))
+}
+
+fn read_command(row: &Row<'_>) -> rusqlite::Result<CommandRecord> {
     let errcode: Option<i64> = row.get(16)?;
     let errmsg: Option<String> = row.get(17)?;
     let ended = match row.get::<_, Option<Words<_>>>(22)? {

@@ -95,6 +95,9 @@ pub fn migrations() -> Migrations<'static> {
               WHERE state = 'running' AND action = 'add' GROUP BY kf_account) AS lost
         WHERE account.kf_account = lost.kf_account;
         UPDATE command SET state = 'abandoned', answer_lost = 1, suspect = 1 WHERE state = 'running';
+
+        -- Whether it was moved into a database: null, begun, done.
+        ALTER TABLE identity ADD COLUMN moved TEXT;
         ",
         ),
     ])

@@ -263,7 +263,7 @@ async fn a_worker_that_is_stopped_in_the_middle_of_a_transaction_holds_up_the_ot
     // What a transaction looks like whose worker was stopped after it had locked the account.
     let (client, connection) = tokio_postgres::connect(database.url(), tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
-    client.batch_execute(&super::super::postgres::begin_statement()).await.unwrap();
+    client.batch_execute(&crate::ledger::postgres::begin_statement()).await.unwrap();
     client.batch_execute("SELECT FROM kf_worker.account FOR UPDATE").await.unwrap();
     ticket(&one, "+2").await;
     assert!(connection.await.unwrap().is_err(), "the server has ended the other one");

@@ -1,0 +1,146 @@
+//! `kf-worker ledger`: moving a ledger from a file into a database, and forgetting old outcomes by hand.
+
+use std::io::IsTerminal as _;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::{Config, Exit};
+use crate::ledger::{self, Ledger, MoveError, OpenError, Place};
+
+#[derive(Subcommand)]
+pub enum LedgerCommand {
+    /// Copy the ledger of a file into a database, check that nothing is missing, and put the database to use in its place.
+    ///
+    /// Stop the worker first. When interrupted, run it again: it goes on where it was.
+    Migrate {
+        /// The file: sqlite:PATH.
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// The database: postgres://…; `ledger.url` of the configuration where it is not given, which keeps the password out
+        /// of the process list.
+        #[arg(long, value_name = "URL")]
+        to: Option<String>,
+        /// Give up a move that was begun: empty the database and use the file again.
+        #[arg(long)]
+        abandon: bool,
+        /// Print what was copied as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget outcomes older than `ledger.retention` now. Running workers do so every hour.
+    Prune {
+        /// Print how many as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a move is told on the command line, both ends of it.
+struct Ends {
+    from: std::path::PathBuf,
+    to: ledger::PostgresUrl,
+}
+
+/// Moves a ledger. The configuration is only read where it has to say where to.
+pub fn migrate(from: &str, to: Option<&str>, configured: impl FnOnce() -> Option<Config>, abandon: bool, json: bool) -> Exit {
+    let to = match to.map(Place::parse) {
+        Some(place) => place.map_err(|trouble| format!("--to {trouble}")),
+        None => match configured() {
+            Some(config) => Ok(config.ledger.place),
+            None => return Exit::Configuration,
+        },
+    };
+    let ends = match (Place::parse(from), to) {
+        (Ok(Place::Sqlite(from)), Ok(Place::Postgres(to))) => Ends { from, to },
+        (Err(trouble), _) => return usage(&format!("--from {trouble}")),
+        (_, Err(trouble)) => return usage(&trouble),
+        (Ok(Place::Postgres(_)), _) => return usage("--from is a database; a ledger can be moved from a file (sqlite:PATH) only"),
+        (_, Ok(Place::Sqlite(_))) => {
+            return usage("there is no database to move to; name it with --to postgres://…, or by `ledger.url`");
+        }
+    };
+    let done = super::in_runtime(async {
+        match abandon {
+            true => ledger::abandon(&ends.from, &ends.to).await.map(|()| None),
+            false => copy(&ends).await.map(Some),
+        }
+    });
+    match done {
+        Ok(Ok(None)) => super::tell("the move was given up: the file may be used again, the database is empty"),
+        Ok(Ok(Some(counts))) if json => super::print(json!(counts)),
+        Ok(Ok(Some(counts))) => {
+            super::print(format_args!("moved: {counts}"));
+            super::tell(format_args!("set `ledger.url` to the database and start the workers; the file can't be used any more"));
+        }
+        Ok(Err(error)) => {
+            super::tell(&error);
+            return exit_of(&error);
+        }
+        Err(error) => {
+            super::tell(format_args!("threads can't be had: {error}"));
+            return Exit::Failed;
+        }
+    }
+    Exit::Done
+}
+
+async fn copy(ends: &Ends) -> Result<ledger::Counts, MoveError> {
+    let bar = progress_bar("{bar:30} {pos}/{len} commands copied, {eta} left");
+    let counts = ledger::migrate(&ends.from, &ends.to, |copied, of| {
+        bar.set_length(of);
+        bar.set_position(copied);
+    })
+    .await;
+    bar.finish_and_clear();
+    counts
+}
+
+/// Forgets old outcomes.
+pub fn prune(config: &Config, json: bool) -> Exit {
+    let bar = progress_bar("{spinner} {pos} outcomes forgotten");
+    let pruned = super::in_runtime(async {
+        let ledger = Ledger::open(&config.ledger).await.map_err(|error| (open_exit(&error), error.to_string()))?;
+        let forgotten = ledger.prune_all(|forgotten| bar.set_position(forgotten as u64)).await;
+        forgotten.map_err(|error| (Exit::Failed, error.to_string()))
+    });
+    bar.finish_and_clear();
+    match pruned {
+        Ok(Ok(forgotten)) if json => super::print(json!({ "forgotten": forgotten })),
+        Ok(Ok(forgotten)) => super::print(format_args!("{forgotten} outcomes were forgotten")),
+        Ok(Err((exit, message))) => {
+            super::tell(message);
+            return exit;
+        }
+        Err(error) => {
+            super::tell(format_args!("threads can't be had: {error}"));
+            return Exit::Failed;
+        }
+    }
+    Exit::Done
+}
+
+/// Drawn where somebody looks.
+fn progress_bar(template: &str) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(0), target).with_style(style)
+}
+
+fn usage(message: &str) -> Exit {
+    super::tell(message);
+    Exit::Usage
+}
+
+fn open_exit(error: &OpenError) -> Exit {
+    if error.may_pass() { Exit::Unavailable } else { Exit::Configuration }
+}
+
+fn exit_of(error: &MoveError) -> Exit {
+    match error {
+        MoveError::Open(error) => open_exit(error),
+        MoveError::Source(_) | MoveError::Target(_) | MoveError::Differ { .. } => Exit::Failed,
+        MoveError::Occupied(_) | MoveError::Used(_) | MoveError::Moved => Exit::Configuration,
+    }
+}

@@ -1,0 +1,150 @@
+//! Moving a ledger from a file into a database: nothing is left behind, and at no time can two ledgers be used.
+//!
+//! The file is marked first, so that no worker takes it up any more; the database says that it is being filled, so that no
+//! worker takes it up yet. What is copied is copied in steps that may be repeated, so that a move that was interrupted
+//! goes on where it was. Only when both hold the same may the database be used.
+
+use std::fmt;
+use std::path::Path;
+
+use super::postgres::{self, PostgresUrl, Trouble};
+use super::record::{AccountRecord, CommandRecord};
+use super::{KeptPause, LedgerError, OpenError, Position, StoredToken, sqlite};
+
+/// Records copied in one step.
+pub const STEP: usize = 1_000;
+
+/// Why a ledger was not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the file can't be read, or not be marked: {0}")]
+    Source(LedgerError),
+    #[error("the database can't be filled: {0}")]
+    Target(LedgerError),
+    #[error("the database holds another ledger already ({0}); name an empty database")]
+    Occupied(Counts),
+    #[error("{0} workers use the database; stop them first")]
+    Used(usize),
+    #[error("the ledger was moved already: workers may use the database, and it can't be given up any more")]
+    Moved,
+    #[error(
+        "after copying, the file holds {source_counts} and the database {target_counts}; nothing was put to use. Run it again, or give it up with --abandon"
+    )]
+    Differ { source_counts: Counts, target_counts: Counts },
+}
+
+/// How much a ledger holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    pub commands: u64,
+    /// Those among the commands.
+    pub unfinished: u64,
+    pub accounts: u64,
+    pub pauses: u64,
+    pub tokens: u64,
+    /// The place of the latest command.
+    pub last_position: i64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { commands, unfinished, accounts, pauses, tokens, last_position } = self;
+        write!(
+            formatter,
+            "{commands} commands ({unfinished} unfinished, the last in position {last_position}), {accounts} accounts, {pauses} pauses, {tokens} tokens"
+        )
+    }
+}
+
+/// Some of what a ledger holds, to be copied.
+pub enum Piece {
+    Commands(Vec<CommandRecord>),
+    Accounts(Vec<AccountRecord>),
+    Pauses(Vec<KeptPause>),
+    Tokens(Vec<StoredToken>),
+}
+
+/// Copies a file into a database and puts that to use in its place. Tells after each step how many commands are there, of
+/// how many. Answers what both hold.
+///
+/// # Errors
+/// Why not. Whatever was copied stays, and the next try goes on from there.
+pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64, u64)) -> Result<Counts, MoveError> {
+    let mut source = sqlite::Source::open(from).map_err(OpenError::from)?;
+    let mut target = postgres::Target::open(to).await.map_err(OpenError::from)?;
+    let found = target.state().await.map_err(in_target)?;
+    let begun_before = found.ledger_id == source.id();
+    match () {
+        () if begun_before && found.filled => return Err(MoveError::Moved),
+        () if found.workers > 0 => return Err(MoveError::Used(found.workers)),
+        () if !begun_before && found.counts != Counts::default() => return Err(MoveError::Occupied(found.counts)),
+        () => {}
+    }
+    source.mark(sqlite::Moved::Begun).map_err(MoveError::Source)?;
+    target.begin_filling(source.id()).await.map_err(in_target)?;
+    let source_counts = source.counts().map_err(MoveError::Source)?;
+
+    // Accounts first: they are few, and the commands tell how far an interrupted move had come.
+    let mut after = String::new();
+    loop {
+        let accounts = source.accounts(&after, STEP).map_err(MoveError::Source)?;
+        let Some(last) = accounts.last() else { break };
+        after = last.kf_account.clone();
+        target.fill(Piece::Accounts(accounts)).await.map_err(in_target)?;
+    }
+    let mut after = Position(if begun_before { found.counts.last_position } else { 0 });
+    let mut copied = if begun_before { found.counts.commands } else { 0 };
+    loop {
+        progress(copied, source_counts.commands);
+        let commands = source.commands(after, STEP).map_err(MoveError::Source)?;
+        let Some(last) = commands.last() else { break };
+        after = last.position;
+        copied += commands.len() as u64;
+        target.fill(Piece::Commands(commands)).await.map_err(in_target)?;
+    }
+    target.fill(Piece::Pauses(source.pauses().map_err(MoveError::Source)?)).await.map_err(in_target)?;
+    target.fill(Piece::Tokens(source.tokens().map_err(MoveError::Source)?)).await.map_err(in_target)?;
+
+    let target_counts = target.state().await.map_err(in_target)?.counts;
+    if target_counts != source_counts {
+        return Err(MoveError::Differ { source_counts, target_counts });
+    }
+    // In this order, so that there is no moment at which both could be used.
+    source.mark(sqlite::Moved::Done).map_err(MoveError::Source)?;
+    target.end_filling(source.next_position().map_err(MoveError::Source)?).await.map_err(in_target)?;
+    Ok(source_counts)
+}
+
+/// Gives up a move that was begun: the database is emptied, and the file may be used again.
+///
+/// # Errors
+/// Where the move was ended, or either can't be reached.
+pub async fn abandon(from: &Path, to: &PostgresUrl) -> Result<(), MoveError> {
+    let mut source = sqlite::Source::open(from).map_err(OpenError::from)?;
+    let mut target = postgres::Target::open(to).await.map_err(OpenError::from)?;
+    let found = target.state().await.map_err(in_target)?;
+    if found.ledger_id == source.id() {
+        if found.filled {
+            return Err(MoveError::Moved);
+        }
+        target.empty().await.map_err(in_target)?;
+    }
+    source.mark(sqlite::Moved::No).map_err(MoveError::Source)
+}
+
+fn in_target(trouble: impl Into<LedgerError>) -> MoveError {
+    MoveError::Target(trouble.into())
+}
+
+/// What a database is found to be.
+pub struct Found {
+    pub ledger_id: String,
+    pub filled: bool,
+    pub workers: usize,
+    pub counts: Counts,
+}
+
+/// The database can't be asked.
+pub type Asked<T> = Result<T, Trouble>;

@@ -1,0 +1,123 @@
+//! A file that is moved into a database: read in pieces, and marked so that no worker takes it up meanwhile.
+
+use std::fs::File;
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+use super::{OpenError, memory, open_for_writing, rows, schema, take_lock};
+use crate::ledger::moving::Counts;
+use crate::ledger::record::{AccountRecord, CommandRecord};
+use crate::ledger::{KeptPause, LedgerError, Position, StoredToken};
+
+/// How far the move of a file has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    No,
+    Begun,
+    Done,
+}
+
+/// The file.
+pub struct Source {
+    connection: Connection,
+    id: String,
+    /// Held for as long as it is read: no worker may write meanwhile.
+    _lock: File,
+}
+
+impl Moved {
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Self::No => None,
+            Self::Begun => Some("begun"),
+            Self::Done => Some("done"),
+        }
+    }
+
+    /// As it is marked in the file.
+    pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let word: Option<String> = connection.query_row("SELECT moved FROM identity", [], |row| row.get(0))?;
+        Ok(match word.as_deref() {
+            None => Self::No,
+            Some("begun") => Self::Begun,
+            Some(_) => Self::Done,
+        })
+    }
+}
+
+impl Source {
+    /// Takes the file, where there is one and no worker has it.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        std::fs::metadata(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        let lock = take_lock(path)?;
+        let mut connection = open_for_writing(path)?;
+        schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: path.to_owned(), source })?;
+        let id = connection
+            .query_row("SELECT ledger_id FROM identity", [], |row| row.get(0))
+            .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+        Ok(Self { connection, id, _lock: lock })
+    }
+
+    /// Who this ledger is.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn mark(&mut self, moved: Moved) -> Result<(), LedgerError> {
+        self.connection.execute("UPDATE identity SET moved = ?1", [moved.word()])?;
+        Ok(())
+    }
+
+    pub fn counts(&self) -> Result<Counts, LedgerError> {
+        let counts = "SELECT (SELECT count(*) FROM command), (SELECT count(*) FROM command WHERE state <> 'finished'),
+            (SELECT count(*) FROM account), (SELECT count(*) FROM pause), (SELECT count(*) FROM token),
+            (SELECT coalesce(max(position), 0) FROM command)";
+        Ok(self.connection.query_row(counts, [], |row| {
+            let count = |index| row.get(index).map(|count: i64| count.try_into().unwrap_or_default());
+            Ok(Counts {
+                commands: count(0)?,
+                unfinished: count(1)?,
+                accounts: count(2)?,
+                pauses: count(3)?,
+                tokens: count(4)?,
+                last_position: row.get(5)?,
+            })
+        })?)
+    }
+
+    /// The next commands after a position, oldest first.
+    pub fn commands(&self, after: Position, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
+        rows::select(&self.connection, "position > ?1 ORDER BY position LIMIT ?2", params![after, as_limit(most)])
+    }
+
+    /// The next accounts after a name, by their names.
+    pub fn accounts(&self, after: &str, most: usize) -> Result<Vec<AccountRecord>, LedgerError> {
+        rows::select_accounts(&self.connection, "kf_account > ?1 ORDER BY kf_account LIMIT ?2", params![after, as_limit(most)])
+    }
+
+    pub fn pauses(&self) -> Result<Vec<KeptPause>, LedgerError> {
+        memory::pauses(&self.connection)
+    }
+
+    pub fn tokens(&self) -> Result<Vec<StoredToken>, LedgerError> {
+        let mut owners = self.connection.prepare("SELECT owner FROM token")?;
+        let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        Ok(owners
+            .iter()
+            .map(|owner| memory::token(&self.connection, owner))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    /// The first position that no command has ever had.
+    pub fn next_position(&self) -> Result<Position, LedgerError> {
+        rows::first_free(&self.connection)
+    }
+}
+
+fn as_limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
