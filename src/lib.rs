@@ -34,7 +34,8 @@
 //!
 //! * A delivery is acknowledged only when its outcome is in the ledger and its event is confirmed, or when a confirmed
 //!   copy is in another queue.
-//! * An add or a delete is sent to WeChat only after the ledger has counted it.
+//! * An add or a delete is sent to WeChat only under a claim on its account that outlasts the call.
+//! * A command's call is counted in the ledger before it is made.
 //! * A changed refresh token is in the ledger before the access token that came with it is used.
 //! * Calls for one account never overlap, whatever session brought the command.
 //! * An outcome is written once; whoever comes second publishes the first.
@@ -45,7 +46,7 @@
 //! | --- | --- | --- |
 //! | decode | nothing | it starts anew |
 //! | accept | accepted, its position | it keeps its position, whatever order redelivery takes |
-//! | claim, before WeChat answered | claimed | it is executed again; `65406` or `65401` then reads as success with `effect: unknown` |
+//! | claim, before WeChat answered | claimed | it waits until the claim of another worker has run out, and is executed again; `65406` or `65401` then reads as success with `effect: unknown` |
 //! | WeChat did it, before record | claimed | the same |
 //! | record, before publish | finished | the stored outcome is published, and acknowledged |
 //! | publish confirmed, before acknowledge | finished | the same event id is published again, and acknowledged |
@@ -145,7 +146,11 @@ async fn open_ledger(
 ) -> Result<Option<Ledger>, ledger::OpenError> {
     let mut failures = 0;
     loop {
-        let error = match Ledger::open(settings).await {
+        let opened = tokio::select! {
+            opened = Ledger::open(settings) => opened,
+            () = shutdown.cancelled() => return Ok(None),
+        };
+        let error = match opened {
             Ok(ledger) => {
                 readiness.ledger_trouble(None);
                 return Ok(Some(ledger));

@@ -99,6 +99,8 @@ pub struct Job {
     tries: u32,
     /// The token was refused in the attempt just before.
     token_refused: bool,
+    /// Another command, or another worker, stood in its way when it was to begin.
+    hindered: bool,
     /// What it waits for, and since when.
     trouble: Option<(Reason, Timestamp)>,
     /// Why the ledger says that it waits; nothing since its last attempt.
@@ -212,6 +214,7 @@ impl Job {
             taken_at,
             hold: None,
             claim: None,
+            hindered: false,
             tries: 0,
             token_refused: false,
             trouble: ticket.trouble,

@@ -4,8 +4,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::sheet::{Keys, Sheet};
 use super::{
-    Acceptance, Arrival, Arrived, Attendance, Claim, CleanUp, Epoch, Finished, KeptPause, LedgerError, OpenError, Place, Position,
-    Recorded, Settings, StoredToken, Waiting, Wanted, postgres, sqlite,
+    Acceptance, Arrival, Arrived, Attendance, Claim, CleanUp, Epoch, Finished, KeptPause, LedgerError, Obstacle, OpenError, Place,
+    Position, Recorded, Settings, StoredToken, Waiting, Wanted, postgres, sqlite,
 };
 use crate::event::Conclusion;
 use crate::outcome::Scope;
@@ -140,12 +140,21 @@ impl Ledger {
         self.decide(keys, move |sheet| arrivals.iter().map(|arrival| sheet.accept(arrival)).collect()).await
     }
 
-    /// Claims a command's account for one call to WeChat and counts the call.
+    /// Claims a command's account for one call to WeChat and counts the call. `alone` says that this worker makes no other
+    /// call meanwhile.
     ///
     /// # Errors
     /// Where the ledger can't be written; then WeChat must not be called.
-    pub async fn begin(&self, position: Position) -> Result<Claim, LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.begin(position)).await
+    pub async fn begin(&self, position: Position, alone: bool) -> Result<Claim, LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.begin(position, alone)).await
+    }
+
+    /// What stands in the way of a command's beginning, where something does.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn obstacle(&self, position: Position) -> Result<Option<Obstacle>, LedgerError> {
+        self.decide(Keys::position(position), move |sheet| sheet.obstacle(position)).await
     }
 
     /// Records that a command waits, and why; a claim is given back. Answers its outcome where a newer command

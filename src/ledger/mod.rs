@@ -198,10 +198,18 @@ pub struct Finished {
 pub enum Claim {
     /// The attempt is counted; WeChat may be called.
     Begun(Begun),
+    Not(Obstacle),
+}
+
+/// What stands in the way of a command's beginning.
+#[derive(Debug)]
+pub enum Obstacle {
     /// An older command of the account is unfinished.
     Behind,
     /// Another worker may be calling for the account, for so long at most.
     Held(Duration),
+    /// It was under way when its worker died: nothing else may be, in this worker, when it is tried again.
+    Suspected,
     /// There is an outcome already.
     Finished(Finished),
 }
@@ -322,6 +330,9 @@ pub enum LedgerError {
     /// Another file stands at its path, or none: what is written would be lost.
     #[error("the ledger's file was deleted or replaced under the worker; put it back, or restore a backup and restart the worker")]
     Gone,
+    /// Another ledger was put into the database, or is being put there.
+    #[error("the database holds another ledger than when the worker was started; restart the worker")]
+    Replaced,
     /// The ledger's thread has ended.
     #[error("the ledger is closed")]
     Closed,

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::postgres::{self, PostgresUrl, Trouble};
+use super::postgres::{self, PostgresUrl};
 use super::record::{AccountRecord, CommandRecord};
 use super::{KeptPause, LedgerError, OpenError, Position, StoredToken, sqlite};
 
@@ -75,15 +75,25 @@ pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64
     let mut source = sqlite::Source::open(from).map_err(OpenError::from)?;
     let mut target = postgres::Target::open(to).await.map_err(OpenError::from)?;
     let found = target.state().await.map_err(in_target)?;
-    let begun_before = found.ledger_id == source.id();
-    match () {
-        () if begun_before && found.filled => return Err(MoveError::Moved),
-        () if found.workers > 0 => return Err(MoveError::Used(found.workers)),
-        () if !begun_before && found.counts != Counts::default() => return Err(MoveError::Occupied(found.counts)),
-        () => {}
+    let ours = found.ledger_id == source.id();
+    // The move that the file says was begun, and that the database says fills it.
+    let (name, goes_on) = match (source.moved().map_err(MoveError::Source)?, &found.filled_by) {
+        (sqlite::Moved::Done(name), Some(filled_by)) if ours && name == *filled_by => (name, true),
+        (sqlite::Moved::Done(_), _) => return Err(MoveError::Moved),
+        (sqlite::Moved::Begun(name), Some(filled_by)) if ours && name == *filled_by => (name, true),
+        // What another move has left there of an older state of the file.
+        (_, Some(_)) if ours => {
+            target.empty().await.map_err(in_target)?;
+            (super::new_holder(), false)
+        }
+        _ if found.workers > 0 => return Err(MoveError::Used(found.workers)),
+        _ if found.counts != Counts::default() || found.filled_by.is_some() => return Err(MoveError::Occupied(found.counts)),
+        _ => (super::new_holder(), false),
+    };
+    if !goes_on {
+        target.begin_filling(source.id(), &name).await.map_err(in_target)?;
+        source.mark(&sqlite::Moved::Begun(name.clone())).map_err(MoveError::Source)?;
     }
-    source.mark(sqlite::Moved::Begun).map_err(MoveError::Source)?;
-    target.begin_filling(source.id()).await.map_err(in_target)?;
     let source_counts = source.counts().map_err(MoveError::Source)?;
 
     // Accounts first: they are few, and the commands tell how far an interrupted move had come.
@@ -94,8 +104,8 @@ pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64
         after = last.kf_account.clone();
         target.fill(Piece::Accounts(accounts)).await.map_err(in_target)?;
     }
-    let mut after = Position(if begun_before { found.counts.last_position } else { 0 });
-    let mut copied = if begun_before { found.counts.commands } else { 0 };
+    let mut after = Position(if goes_on { found.counts.last_position } else { 0 });
+    let mut copied = if goes_on { found.counts.commands } else { 0 };
     loop {
         progress(copied, source_counts.commands);
         let commands = source.commands(after, STEP).map_err(MoveError::Source)?;
@@ -112,8 +122,8 @@ pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64
         return Err(MoveError::Differ { source_counts, target_counts });
     }
     // In this order, so that there is no moment at which both could be used.
-    source.mark(sqlite::Moved::Done).map_err(MoveError::Source)?;
-    target.end_filling(source.next_position().map_err(MoveError::Source)?).await.map_err(in_target)?;
+    source.mark(&sqlite::Moved::Done(name.clone())).map_err(MoveError::Source)?;
+    target.end_filling(&name, source.next_position().map_err(MoveError::Source)?).await.map_err(in_target)?;
     Ok(source_counts)
 }
 
@@ -123,15 +133,16 @@ pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64
 /// Where the move was ended, or either can't be reached.
 pub async fn abandon(from: &Path, to: &PostgresUrl) -> Result<(), MoveError> {
     let mut source = sqlite::Source::open(from).map_err(OpenError::from)?;
+    if let sqlite::Moved::Done(_) = source.moved().map_err(MoveError::Source)? {
+        return Err(MoveError::Moved);
+    }
     let mut target = postgres::Target::open(to).await.map_err(OpenError::from)?;
-    let found = target.state().await.map_err(in_target)?;
-    if found.ledger_id == source.id() {
-        if found.filled {
-            return Err(MoveError::Moved);
-        }
+    if target.is_filled_with(source.id()).await.map_err(in_target)? {
         target.empty().await.map_err(in_target)?;
     }
-    source.mark(sqlite::Moved::No).map_err(MoveError::Source)
+    // Should it be another database than the one that was being filled: what is left there is never gone on with, since
+    // the file forgets the name of the move here.
+    source.mark(&sqlite::Moved::No).map_err(MoveError::Source)
 }
 
 fn in_target(trouble: impl Into<LedgerError>) -> MoveError {
@@ -141,10 +152,8 @@ fn in_target(trouble: impl Into<LedgerError>) -> MoveError {
 /// What a database is found to be.
 pub struct Found {
     pub ledger_id: String,
-    pub filled: bool,
+    /// The move that fills it, where one does.
+    pub filled_by: Option<String>,
     pub workers: usize,
     pub counts: Counts,
 }
-
-/// The database can't be asked.
-pub type Asked<T> = Result<T, Trouble>;

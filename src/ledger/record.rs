@@ -144,7 +144,6 @@ impl CommandRecord {
 
     /// Its worker has died, or has panicked over it, while it was under way.
     pub fn fell_with_its_worker(&mut self) {
-        self.answer_lost = true;
         // A suspect runs alone, so that it was none but this one.
         self.deaths += u32::from(self.suspect);
         self.suspect = true;

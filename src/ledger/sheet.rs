@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::order::{State, Unfinished, superseded};
 use super::record::{AccountRecord, CommandRecord, DeadLetter, Ended, Holder, Latest, Lease, Stored};
 use super::{
-    Acceptance, Arrival, Arrived, Begun, Claim, CleanUp, Ending, Epoch, Finished, LedgerError, MOST_DEATHS, Origin, Position, Recorded,
-    Ticket, Waiting,
+    Acceptance, Arrival, Arrived, Begun, Claim, CleanUp, Ending, Epoch, Finished, LedgerError, MOST_DEATHS, Obstacle, Origin, Position,
+    Recorded, Ticket, Waiting,
 };
 use crate::command::{Command, Content, Given, Refused};
 use crate::event::{Conclusion, History, Identity, conclude};
@@ -255,24 +255,20 @@ impl Sheet {
     }
 
     /// Claims a command's account for one call to WeChat, and counts the call.
-    pub fn begin(&mut self, position: Position) -> Result<Claim, LedgerError> {
+    pub fn begin(&mut self, position: Position, alone: bool) -> Result<Claim, LedgerError> {
+        if let Some(obstacle) = self.obstacle(position)? {
+            return Ok(Claim::Not(obstacle));
+        }
         let kf_account = self.account_of(position)?;
-        self.supersede(&kf_account)?;
         let command = self.command(position)?;
-        if let Some(finished) = command.finished() {
-            return Ok(Claim::Finished(finished));
+        let forgotten = command.state == Stored::Unfinished(State::Running);
+        if command.suspect && !alone {
+            return Ok(Claim::Not(Obstacle::Suspected));
         }
-        let (deaths, forgotten) = (command.deaths, command.state == Stored::Unfinished(State::Running));
-        if let Some(left) = self.claimed_by_another(&kf_account) {
-            return Ok(Claim::Held(left));
-        }
-        if self.unfinished_of(&kf_account).any(|other| other.position < position) {
-            return Ok(Claim::Behind);
-        }
-        if deaths >= MOST_DEATHS {
+        if command.deaths >= MOST_DEATHS {
             let detail = "The worker died each time that it carried out this command alone. Look for the crash in its log and report it.";
             self.end(position, Outcome::Failed, Reason::Poison, detail)?;
-            return Ok(Claim::Finished(self.outcome(position)?));
+            return Ok(Claim::Not(Obstacle::Finished(self.outcome(position)?)));
         }
         // A call that this very process began and never told the end of: its task was ended from outside.
         if forgotten {
@@ -288,6 +284,20 @@ impl Sheet {
         command.answer_lost = answer_lost_before;
         let lost_add_ago = lost_add_at.map(|at| now.duration_since(at).try_into().unwrap_or_default());
         Ok(Claim::Begun(Begun { attempts: command.attempts, epoch, answer_lost_before, lost_add_ago }))
+    }
+
+    /// What stands in the way of a command's beginning, where something does.
+    pub fn obstacle(&mut self, position: Position) -> Result<Option<Obstacle>, LedgerError> {
+        let kf_account = self.account_of(position)?;
+        self.supersede(&kf_account)?;
+        if let Some(finished) = self.finished(position)? {
+            return Ok(Some(Obstacle::Finished(finished)));
+        }
+        if let Some(left) = self.claimed_by_another(&kf_account) {
+            return Ok(Some(Obstacle::Held(left)));
+        }
+        let behind = self.unfinished_of(&kf_account).any(|other| other.position < position);
+        Ok(behind.then_some(Obstacle::Behind))
     }
 
     /// How long somebody else still has the right to call for an account.
@@ -320,13 +330,18 @@ impl Sheet {
     /// Records that a command waits, and why. Where it was called for, the claim is given back.
     pub fn wait(&mut self, position: Position, waiting: &Waiting) -> Result<Recorded, LedgerError> {
         let kf_account = self.account_of(position)?;
+        let running = self.command(position)?.state == Stored::Unfinished(State::Running);
+        if running && waiting.claim.is_none() {
+            // Another worker calls, or this one does: put off on arrival, for its Official Account's share.
+            if waiting.reason == Reason::WindowShare || self.claimed_by_another(&kf_account).is_some() {
+                return Ok(Recorded { finished: None, ending: Ending::Ours });
+            }
+            // A call of this very process whose end could not be recorded.
+            self.interrupt(position, State::Waiting)?;
+            self.give_back(&kf_account);
+        }
         let recorded = self.recorded(position, &kf_account, waiting.claim)?;
         if recorded.ending != Ending::Ours || recorded.finished.is_some() {
-            return Ok(recorded);
-        }
-        let running = self.command(position)?.state == Stored::Unfinished(State::Running);
-        // Put off on arrival, for its Official Account's share, while another delivery of it is carried out.
-        if running && waiting.claim.is_none() {
             return Ok(recorded);
         }
         if waiting.answer_lost {
@@ -360,16 +375,21 @@ impl Sheet {
     /// Carrying out a command has panicked: that counts like the death of its worker.
     pub fn panicked(&mut self, position: Position) -> Result<(), LedgerError> {
         let kf_account = self.account_of(position)?;
-        let ours = self.claimed_by_another(&kf_account).is_none();
-        if ours && self.command(position)?.state == Stored::Unfinished(State::Running) {
+        if self.command(position)?.ended.is_some() || self.claimed_by_another(&kf_account).is_some() {
+            return Ok(());
+        }
+        if self.command(position)?.state == Stored::Unfinished(State::Running) {
             self.interrupt(position, State::Waiting)?;
-            self.change(position)?.fell_with_its_worker();
             self.give_back(&kf_account);
         }
+        let command = self.change(position)?;
+        command.state = Stored::Unfinished(State::Waiting);
+        command.fell_with_its_worker();
         Ok(())
     }
 
-    /// Gives back what is in flight at an orderly end: nobody has died.
+    /// What is in flight at an orderly end is given up: nobody has died. Its claim is left to run out, since the request may
+    /// still be on its way.
     pub fn release(&mut self) -> Result<(), LedgerError> {
         let ours = |account: &AccountRecord| account.lease.as_ref().is_some_and(|lease| lease.holder == self.terms.holder);
         let claimed: Vec<String> =
@@ -378,7 +398,6 @@ impl Sheet {
             for position in self.running(&kf_account) {
                 self.interrupt(position, State::Waiting)?;
             }
-            self.give_back(&kf_account);
         }
         Ok(())
     }
@@ -398,9 +417,7 @@ impl Sheet {
             for position in self.running(&kf_account) {
                 // It is there, since it was just looked up.
                 let _ = self.interrupt(position, State::Abandoned);
-                if let Ok(command) = self.change(position) {
-                    command.fell_with_its_worker();
-                }
+                let _ = self.change(position).map(CommandRecord::fell_with_its_worker);
             }
             let account = self.change_account(&kf_account);
             account.epoch = account.epoch.next();
@@ -502,13 +519,16 @@ impl Sheet {
 
     /// Claims an account to delete it once more, where its latest command still wants it gone.
     pub fn begin_clean_up(&mut self, kf_account: &str) -> CleanUp {
-        if !self.accounts.get(kf_account).is_some_and(AccountRecord::is_to_be_deleted) {
+        let Some(latest) = self.accounts.get(kf_account).and_then(|account| account.latest) else { return CleanUp::NotWanted };
+        if latest.action == Action::Add {
             return CleanUp::NotWanted;
         }
-        match self.claimed_by_another(kf_account) {
-            Some(left) => CleanUp::Held(left),
-            None => CleanUp::Begun(self.claim(kf_account).0),
+        if let Some(left) = self.claimed_by_another(kf_account) {
+            return CleanUp::Held(left);
         }
+        // A delete that is still to be called sees to it.
+        let to_come = self.unfinished.get(kf_account).is_some_and(|unfinished| unfinished.contains(&latest.position));
+        if to_come { CleanUp::NotWanted } else { CleanUp::Begun(self.claim(kf_account).0) }
     }
 
     /// Gives the claim of a clean-up back.

@@ -13,6 +13,7 @@ use crate::event::{History, Identity, conclude};
 use crate::outcome::{Effect, Outcome, Status};
 
 #[path = "../../tests/it/support/postgres.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest of it")]
 mod private_postgres;
 
 use private_postgres::{Database, OwnServer, Pooler};
@@ -83,7 +84,7 @@ impl Deref for Opened {
 
 impl Opened {
     async fn begin(&self, position: Position) -> Result<Claim, LedgerError> {
-        let claim = self.ledger.begin(position).await?;
+        let claim = self.ledger.begin(position, true).await?;
         if let Claim::Begun(begun) = &claim {
             self.claims.borrow_mut().insert(position, begun.epoch);
         }
@@ -144,6 +145,9 @@ for_every_database! {
     the_time_to_wait_for_room_goes_on_while_the_worker_makes_the_add_wait_for_something_else,
     a_wait_without_an_attempt_does_not_clear_the_suspicion,
     what_is_in_flight_stays_so_when_another_delivery_of_it_is_put_off,
+    a_call_whose_end_could_not_be_recorded_holds_up_no_offboarding,
+    what_was_under_way_at_a_death_begins_alone,
+    a_command_that_panics_before_it_begins_is_poison_in_the_end,
 }
 
 fn message(body: &str) -> Message {
@@ -263,12 +267,12 @@ async fn an_id_with_other_content_changes_nothing(fixture: Fixture) {
 async fn one_account_begins_in_order_and_another_does_not_wait(fixture: Fixture) {
     let ledger = fixture.open().await;
     let (first, second) = (ticket(&ledger, "+1").await, ticket(&ledger, "-2").await);
-    assert!(matches!(ledger.begin(second.position).await.unwrap(), Claim::Behind));
+    assert!(matches!(ledger.begin(second.position).await.unwrap(), Claim::Not(Obstacle::Behind)));
     let other = message(r#"{"command_id":"o","action":"delete","kf_account":"b@test"}"#);
     let Acceptance::Unfinished(other) = ledger.accept(vec![arrival(&other)]).await.unwrap().remove(0) else { panic!() };
     begin(&ledger, other).await;
     begin(&ledger, first).await;
-    assert!(matches!(ledger.begin(second.position).await.unwrap(), Claim::Behind));
+    assert!(matches!(ledger.begin(second.position).await.unwrap(), Claim::Not(Obstacle::Behind)));
     finish(&ledger, "+1", first, Effect::Created).await;
     assert_eq!(begin(&ledger, second).await.attempts, 1);
 }
@@ -372,7 +376,7 @@ async fn what_queued_behind_a_call_supersedes_it_once_it_waits_and_an_add_never_
     assert!(ledger.wait(first.position, waiting(false)).await.unwrap().is_none());
     assert!(ledger.check(first.position).await.unwrap().is_none());
     assert!(ledger.check(second.position).await.unwrap().is_some());
-    assert!(matches!(ledger.begin(third.position).await.unwrap(), Claim::Behind));
+    assert!(matches!(ledger.begin(third.position).await.unwrap(), Claim::Not(Obstacle::Behind)));
 }
 
 async fn a_call_of_a_worker_that_died_has_an_unknown_outcome_and_may_be_superseded(fixture: Fixture) {
@@ -507,7 +511,7 @@ async fn a_command_that_was_alone_under_way_at_three_deaths_is_poison(fixture: F
     }
     let ledger = fixture.open().await;
     let poison = ticket(&ledger, "+1").await;
-    let Claim::Finished(finished) = ledger.begin(poison.position).await.unwrap() else { panic!() };
+    let Claim::Not(Obstacle::Finished(finished)) = ledger.begin(poison.position).await.unwrap() else { panic!() };
     assert_eq!((finished.conclusion.status, finished.conclusion.reason), (Status::Failed, Some(Reason::Poison)));
     assert!(finished.dead_letter_owed);
 }
@@ -546,7 +550,7 @@ async fn a_command_whose_message_is_lost_holds_nobody_up(fixture: Fixture) {
     let ledger = fixture.reopen(&Settings { patience: Duration::from_millis(1), ..fixture.settings() }).await;
     let Acceptance::Unfinished(second) = accept(&ledger, "-2").await else { panic!() };
     // The second command, just accepted, is seen within any patience; the first one falls out of it as time goes by.
-    while matches!(ledger.begin(second.position).await.unwrap(), Claim::Behind) {}
+    while matches!(ledger.begin(second.position).await.unwrap(), Claim::Not(Obstacle::Behind)) {}
 }
 
 async fn what_is_past_its_retention_is_forgotten_but_not_the_accounts_latest_state(fixture: Fixture) {
@@ -635,6 +639,39 @@ async fn a_wait_without_an_attempt_does_not_clear_the_suspicion(fixture: Fixture
     begin(&ledger, add).await;
     ledger.wait(add.position, waits_for(Reason::SystemBusy)).await.unwrap();
     assert!(!ticket(&ledger, "+1").await.suspect, "its attempt has ended");
+}
+
+async fn a_call_whose_end_could_not_be_recorded_holds_up_no_offboarding(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    ledger.claims.borrow_mut().clear();
+    // Its session was lost; when it is delivered again its Official Account is paused.
+    assert!(ledger.wait(add.position, waits_for(Reason::DayQuota)).await.unwrap().is_none());
+    let delete = ticket(&ledger, "-2").await;
+    assert!(ledger.check(add.position).await.unwrap().is_some(), "it is superseded");
+    assert!(begin(&ledger, delete).await.lost_add_ago.is_some(), "and may still land");
+}
+
+async fn what_was_under_way_at_a_death_begins_alone(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let add = ticket(&ledger, "+1").await;
+    begin(&ledger, add).await;
+    drop(ledger);
+    let ledger = fixture.open().await;
+    ticket(&ledger, "+1").await;
+    assert!(matches!(ledger.ledger.begin(add.position, false).await.unwrap(), Claim::Not(Obstacle::Suspected)));
+    assert_eq!(begin(&ledger, add).await.attempts, 2);
+}
+
+async fn a_command_that_panics_before_it_begins_is_poison_in_the_end(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let add = ticket(&ledger, "+1").await;
+    for _ in 0..=MOST_DEATHS {
+        ledger.panicked(add.position).await.unwrap();
+    }
+    let Claim::Not(Obstacle::Finished(finished)) = ledger.begin(add.position).await.unwrap() else { panic!() };
+    assert_eq!(finished.conclusion.reason, Some(Reason::Poison));
 }
 
 async fn what_is_in_flight_stays_so_when_another_delivery_of_it_is_put_off(fixture: Fixture) {

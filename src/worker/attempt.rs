@@ -15,7 +15,7 @@ use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, Ending, LedgerError, Position, Recorded};
 use crate::metrics::observe;
-use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Scope, Status};
+use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Scope};
 use crate::wechat::{Reached, Token};
 
 /// The answer to a step: the command's fate, or `None` where it goes on.
@@ -71,6 +71,14 @@ impl Worker {
         let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else {
             return self.unknown_official_account(job).await;
         };
+        // Lining up for a call would keep others from theirs while another worker has the account.
+        if job.hindered
+            && let Some(obstacle) = self.ledger.obstacle(job.ticket.position).await?
+            && !self.held_too_long(job)
+        {
+            return Ok(self.hindered(job, obstacle));
+        }
+        job.hindered = false;
         if self.held_too_long(job) {
             let detail = "The commands before it took as long as a delivery may be held.";
             return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
@@ -129,23 +137,7 @@ impl Worker {
         let asking = Asking::now();
         let begun = match self.begin(job).await? {
             Claim::Begun(begun) => begun,
-            Claim::Finished(finished) => {
-                match finished.conclusion.status {
-                    // The ledger itself has just decided.
-                    Status::Superseded | Status::Failed => self.metrics.finished(&finished.conclusion),
-                    // A second delivery of a command that the first one has carried out.
-                    Status::Succeeded | Status::Rejected => self.metrics.repeats.inc(),
-                }
-                return Ok(Some(Fate::Concluded(finished)));
-            }
-            Claim::Behind => {
-                job.hold = Some(Hold::Older(self.held_until(job)));
-                return Ok(None);
-            }
-            Claim::Held(left) => {
-                job.hold = Some(Hold::Until(Instant::now() + left));
-                return Ok(None);
-            }
+            Claim::Not(obstacle) => return Ok(self.hindered(job, obstacle)),
         };
         let claim = asking.claimed(&begun, self.settings.lease);
         job.claim = Some(claim);
@@ -168,7 +160,7 @@ impl Worker {
 
     async fn begin(&self, job: &Job) -> Result<Claim, LedgerError> {
         let asked_at = Instant::now();
-        let claim = self.ledger.begin(job.ticket.position).await;
+        let claim = self.ledger.begin(job.ticket.position, job.ticket.suspect).await;
         observe(&self.metrics.ledger_seconds, asked_at.elapsed());
         claim
     }
@@ -246,12 +238,12 @@ impl Worker {
         let dead_letter = matches!(outcome, Outcome::Failed(_));
         let asked_at = Instant::now();
         let claim = job.claim.map(|claim| claim.epoch);
-        let recorded = self.ledger.finish(job.ticket.position, claim, conclusion, dead_letter).await?;
+        let recorded = self.ledger.finish(job.ticket.position, claim, conclusion, dead_letter).await;
         observe(&self.metrics.ledger_seconds, asked_at.elapsed());
         match &recorded {
-            Recorded { finished: Some(finished), ending: Ending::Ours } => self.metrics.finished(&finished.conclusion),
-            Recorded { finished: Some(_), ending: Ending::ClaimLost { .. } } => self.metrics.repeats.inc(),
-            Recorded { finished: None, .. } => {}
+            Ok(Recorded { finished: Some(finished), ending: Ending::Ours }) => self.metrics.finished(&finished.conclusion),
+            Ok(Recorded { finished: Some(_), ending: Ending::ClaimLost { .. } }) => self.metrics.repeats.inc(),
+            Ok(Recorded { finished: None, .. }) | Err(_) => {}
         }
         self.after_recording(job, recorded).await
     }

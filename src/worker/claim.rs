@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::attempt::Step;
 use super::settle::Fate;
-use super::wait::Hold;
+use super::wait::{Hold, LOOK};
 use super::{Job, Worker};
 use crate::accounts::Sources;
-use crate::command::Command;
-use crate::ledger::{Begun, CleanUp, Ending, Epoch, Recorded};
-use crate::outcome::{Action, AttemptFailure, Class, Failure, Reason};
+use crate::command::{Command, Given};
+use crate::ledger::{Begun, CleanUp, Ending, Epoch, LedgerError, Obstacle, Recorded};
+use crate::outcome::{Action, AttemptFailure, Class, Failure, Reason, Status};
 use crate::retry;
 
 /// The right to call WeChat for a command's account.
@@ -52,20 +52,56 @@ impl Claimed {
 }
 
 impl Worker {
+    /// What becomes of a command that something stands in the way of: its outcome where it has one, else `None`, and it
+    /// waits.
+    pub(super) fn hindered(&self, job: &mut Job, obstacle: Obstacle) -> Option<Fate> {
+        job.hindered = true;
+        job.hold = Some(match obstacle {
+            Obstacle::Finished(finished) => {
+                match finished.conclusion.status {
+                    // The ledger itself has just decided.
+                    Status::Superseded | Status::Failed => self.metrics.finished(&finished.conclusion),
+                    // Another delivery of the command has carried it out.
+                    Status::Succeeded | Status::Rejected => self.metrics.repeats.inc(),
+                }
+                return Some(Fate::Concluded(finished));
+            }
+            Obstacle::Behind => Hold::Older(self.held_until(job)),
+            // It may be given back before it runs out.
+            Obstacle::Held(left) => Hold::Until(Instant::now() + left.min(LOOK)),
+            Obstacle::Suspected => {
+                job.ticket.suspect = true;
+                Hold::Until(Instant::now())
+            }
+        });
+        None
+    }
+
     /// The worker was stopped between the claim and the call: nothing was called, and the command is begun anew.
     pub(super) async fn claim_ran_out(&self, job: &mut Job) -> Step {
         let detail = "The claim on the account had nearly run out before WeChat was called, since the worker was stopped for a while.";
         let failed = AttemptFailure::new(Class::Retry, Failure::new(Reason::ClaimRanOut, detail));
         self.metrics.waits(Reason::ClaimRanOut);
         let step = self.record_wait_of(job, &failed, false).await?;
+        job.ticket.attempts = job.ticket.attempts.saturating_sub(1);
         job.hold.get_or_insert(Hold::Until(Instant::now()));
         Ok(step)
     }
 
     /// What is left to do for a command, once something was recorded of it: the outcome that it has, or `None` where it
     /// goes on. Where another worker has taken its account since, nothing was recorded.
-    pub(super) async fn after_recording(&self, job: &mut Job, recorded: Recorded) -> Step {
-        job.claim = None;
+    pub(super) async fn after_recording(&self, job: &mut Job, recorded: Result<Recorded, LedgerError>) -> Step {
+        let claim = job.claim.take();
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                // Whether it was lost can't be found out now; if it was, this is the last chance to see to it.
+                if job.command.action == Action::Add && claim.is_some_and(|claim| !claim.outlasts(Duration::ZERO)) {
+                    self.clean_up(&job.command).await;
+                }
+                return Err(error);
+            }
+        };
         self.see_to_lost_claim(&job.command, recorded.ending).await;
         if recorded.ending != Ending::Ours && recorded.finished.is_none() {
             job.hold = Some(Hold::Until(Instant::now() + self.retry.initial));
@@ -119,7 +155,8 @@ impl Worker {
         let Some(official_account) = self.accounts.get(command.account.wechat_id()) else { return false };
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
         let Ok(token) = official_account.tokens.get(sources).await else { return false };
-        let delete = Command { action: Action::Delete, ..command.clone() };
+        let given = Given { nickname: None, ..command.given.clone() };
+        let delete = Command { action: Action::Delete, given, ..command.clone() };
         let _in_flight = self.metrics.attempt(Action::Delete);
         self.wechat.call(&token, &delete).await.is_ok()
     }

@@ -47,10 +47,12 @@ impl Worker {
             }
             Decision::GiveUp(failure) => {
                 // What may still land is remembered before the command ends.
-                if failed.answer_lost
-                    && let Some(superseded) = self.record_wait(job, &failed).await?
-                {
-                    return Ok(Some(superseded));
+                if failed.answer_lost {
+                    let superseded = self.record_wait(job, &failed).await?;
+                    // Where the claim was lost, it is another worker's to end.
+                    if superseded.is_some() || job.hold.is_some() {
+                        return Ok(superseded);
+                    }
                 }
                 if failed.class == Class::Bug && official_account.malformed(job.ticket.position.0) {
                     self.pause(official_account, Scope::OfficialAccount, self.retry.probe_interval, &failure).await?;

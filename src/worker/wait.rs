@@ -13,7 +13,7 @@ use crate::accounts::{OfficialAccount, Pause};
 use crate::command::Command;
 use crate::event::since;
 use crate::lanes::Turn;
-use crate::ledger::{Ending, Position, Ticket, Waiting};
+use crate::ledger::{Ending, Position, Recorded, Ticket, Waiting};
 use crate::outcome::{Action, AttemptFailure, Class, Failure, Outcome, Reason, Scope};
 use crate::retry;
 
@@ -37,8 +37,8 @@ pub enum Waited {
     LetGo,
 }
 
-/// How often a command behind an older one looks in the ledger, where other workers use it too.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a command that waits for another worker looks in the ledger.
+pub const LOOK: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Waits as a job must, unless something else comes first.
@@ -197,9 +197,9 @@ impl Worker {
         if job.trouble.is_none_or(|(trouble, _)| reason.replaces(trouble)) {
             job.trouble = Some((reason, Timestamp::now()));
         }
-        let recorded = self.ledger.wait(job.ticket.position, waiting(job, failed, called)).await?;
+        let recorded = self.ledger.wait(job.ticket.position, waiting(job, failed, called)).await;
         job.recorded = Some(reason);
-        if let (Some(superseded), Ending::Ours) = (&recorded.finished, recorded.ending) {
+        if let Ok(Recorded { finished: Some(superseded), ending: Ending::Ours }) = &recorded {
             self.metrics.finished(&superseded.conclusion);
         }
         self.after_recording(job, recorded).await

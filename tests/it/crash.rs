@@ -7,14 +7,36 @@ use crate::support::proxy::{Proxy, Role};
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Endpoint};
 
+/// Makes a test for each kind of ledger of each row of the table.
+macro_rules! for_every_ledger {
+    ($($name:ident,)+) => {
+        mod in_a_file {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(super::Stage::new().await).await; })+
+        }
+        mod in_a_database {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(super::Stage::on_postgres().await).await; })+
+        }
+    };
+}
+
+for_every_ledger! {
+    killed_after_decoding_it_starts_anew,
+    killed_after_accepting_it_keeps_the_order,
+    killed_before_wechat_answered_it_calls_again,
+    killed_after_wechat_added_it_finds_the_account_and_does_not_claim_to_know_who_made_it,
+    killed_after_wechat_deleted_it_finds_no_account_and_does_not_claim_to_know_who_removed_it,
+    killed_after_recording_it_publishes_the_stored_outcome,
+    killed_after_publishing_it_publishes_the_same_event_again,
+    killed_after_putting_it_off_and_before_the_ledger_knows_one_copy_is_the_outcome,
+    killed_after_putting_it_off_and_before_acknowledging_one_copy_is_the_outcome,
+}
+
 /// Waits until the broker has handed out every message of a queue.
 async fn until_taken(stage: &Stage) {
     eventually("the worker has taken the command", async || (stage.broker.ready("commands").await? == 0).then_some(())).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_decoding_it_starts_anew() {
-    let mut stage = Stage::new().await;
+async fn killed_after_decoding_it_starts_anew(mut stage: Stage) {
     let mut worker = stage.worker().await;
     let lock = stage.ledger().lock();
     stage.send(&add("c1", "anna@test", "安娜")).await;
@@ -31,9 +53,7 @@ async fn killed_after_decoding_it_starts_anew() {
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_accepting_it_keeps_the_order() {
-    let mut stage = Stage::new().await;
+async fn killed_after_accepting_it_keeps_the_order(mut stage: Stage) {
     let mut settings = stage.settings();
     settings.set("worker.concurrency", 1);
     let mut worker = stage.worker_with(&settings).await;
@@ -69,9 +89,7 @@ async fn killed_after_accepting_it_keeps_the_order() {
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_before_wechat_answered_it_calls_again() {
-    let mut stage = Stage::new().await;
+async fn killed_before_wechat_answered_it_calls_again(mut stage: Stage) {
     let mut worker = stage.worker().await;
     let mut held = stage.wechat.hold(Endpoint::Add, "anna@test");
     stage.send(&add("c1", "anna@test", "安娜")).await;
@@ -87,9 +105,7 @@ async fn killed_before_wechat_answered_it_calls_again() {
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_wechat_added_it_finds_the_account_and_does_not_claim_to_know_who_made_it() {
-    let mut stage = Stage::new().await;
+async fn killed_after_wechat_added_it_finds_the_account_and_does_not_claim_to_know_who_made_it(mut stage: Stage) {
     let mut worker = stage.worker().await;
     let mut held = stage.wechat.hold(Endpoint::Add, "anna@test");
     stage.send(&add("c1", "anna@test", "安娜")).await;
@@ -106,9 +122,7 @@ async fn killed_after_wechat_added_it_finds_the_account_and_does_not_claim_to_kn
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_wechat_deleted_it_finds_no_account_and_does_not_claim_to_know_who_removed_it() {
-    let mut stage = Stage::new().await;
+async fn killed_after_wechat_deleted_it_finds_no_account_and_does_not_claim_to_know_who_removed_it(mut stage: Stage) {
     let mut worker = stage.worker().await;
     stage.wechat.put("anna@test");
     let mut held = stage.wechat.hold(Endpoint::Delete, "anna@test");
@@ -126,9 +140,7 @@ async fn killed_after_wechat_deleted_it_finds_no_account_and_does_not_claim_to_k
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_recording_it_publishes_the_stored_outcome() {
-    let mut stage = Stage::new().await;
+async fn killed_after_recording_it_publishes_the_stored_outcome(mut stage: Stage) {
     let proxy = Proxy::start().await;
     let mut settings = stage.settings();
     settings.set("amqp.url", proxy.url());
@@ -150,9 +162,7 @@ async fn killed_after_recording_it_publishes_the_stored_outcome() {
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_publishing_it_publishes_the_same_event_again() {
-    let mut stage = Stage::new().await;
+async fn killed_after_publishing_it_publishes_the_same_event_again(mut stage: Stage) {
     let proxy = Proxy::start().await;
     let mut settings = stage.settings();
     settings.set("amqp.url", proxy.url());
@@ -183,9 +193,7 @@ async fn until_put_off(stage: &Stage) {
     eventually("a copy waits in the deferred queue", put_off).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_putting_it_off_and_before_the_ledger_knows_one_copy_is_the_outcome() {
-    let mut stage = Stage::new().await;
+async fn killed_after_putting_it_off_and_before_the_ledger_knows_one_copy_is_the_outcome(mut stage: Stage) {
     let settings = hasty(&stage);
     let mut worker = stage.worker_with(&settings).await;
     let mut held = stage.wechat.hold(Endpoint::Add, "anna@test");
@@ -209,9 +217,7 @@ async fn killed_after_putting_it_off_and_before_the_ledger_knows_one_copy_is_the
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_after_putting_it_off_and_before_acknowledging_one_copy_is_the_outcome() {
-    let mut stage = Stage::new().await;
+async fn killed_after_putting_it_off_and_before_acknowledging_one_copy_is_the_outcome(mut stage: Stage) {
     let proxy = Proxy::start().await;
     let mut settings = hasty(&stage);
     settings.set("amqp.url", proxy.url());

@@ -11,6 +11,7 @@ mod bulk;
 mod config;
 mod crash;
 mod dead;
+mod fleet;
 mod hosts;
 mod isolation;
 mod layout;

@@ -9,7 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row};
@@ -17,6 +17,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Everything that is asked of the database is answered within this time, or its connection is given up.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// Counting and copying a large ledger takes its time.
+const PATIENCE: Duration = Duration::from_secs(3_600);
 /// A transaction ends within this time at most, so that a worker that is stopped in the middle of one holds up nobody
 /// for longer: the server ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
@@ -57,6 +59,10 @@ pub enum OpenError {
     Newer { place: PostgresUrl, found: i32, known: i32 },
     #[error("there is no ledger in the database {0} yet; `kf-worker run` makes it")]
     Missing(PostgresUrl),
+    #[error(
+        "the ledger's database {place} has the encoding {encoding}, which can't hold every nickname; make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+    )]
+    Encoding { place: PostgresUrl, encoding: String },
     #[error("the ledger in the database {0} is still being filled by `kf-worker ledger migrate`; let it finish, or run it again")]
     Filling(PostgresUrl),
 }
@@ -103,6 +109,10 @@ impl PostgresUrl {
         }
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(TIME_LIMIT / 2);
+        }
+        // Of several hosts, after a failover, only one takes writes.
+        if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         config.tcp_user_timeout(TIME_LIMIT).keepalives_idle(TIME_LIMIT);
         Ok(Self { config: Arc::new(config), tls })
@@ -187,6 +197,8 @@ fn tls_with(authorities: Option<&PathBuf>) -> Result<rustls::ClientConfig, Troub
 /// A connection that is opened anew where it was lost.
 pub struct Connection {
     url: PostgresUrl,
+    /// Within which a statement must be answered.
+    limit: Duration,
     connected: Option<Connected>,
 }
 
@@ -204,7 +216,17 @@ impl Drop for Connected {
 
 impl Connection {
     pub fn new(url: PostgresUrl) -> Self {
-        Self { url, connected: None }
+        Self { url, limit: TIME_LIMIT, connected: None }
+    }
+
+    /// For work that may take long.
+    pub fn patient(url: PostgresUrl) -> Self {
+        Self { limit: PATIENCE, ..Self::new(url) }
+    }
+
+    /// Within which a statement must be answered.
+    pub fn limit(&self) -> Duration {
+        self.limit
     }
 
     pub fn url(&self) -> &PostgresUrl {
@@ -241,9 +263,10 @@ impl Connection {
     }
 
     async fn query_once(&mut self, statement: &str, with: &[Parameter<'_>]) -> Result<Vec<Row>, Trouble> {
+        let limit = self.limit;
         let client = self.client().await?;
         // Its types are given, so that the server need not be asked for them, nor keep a prepared statement.
-        let answered = match tokio::time::timeout(TIME_LIMIT, client.query_typed(statement, with)).await {
+        let answered = match tokio::time::timeout(limit, client.query_typed(statement, with)).await {
             Ok(answered) => answered.map_err(Trouble::Failed),
             Err(_) => Err(Trouble::Silent),
         };

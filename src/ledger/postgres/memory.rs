@@ -95,7 +95,7 @@ pub async fn token(connection: &mut Connection, owner: &str) -> Result<Option<St
 /// The nickname stands in the outcome of the latest command, or in the command itself while it is unfinished.
 pub async fn wanted(connection: &mut Connection, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
     let of_official_account = "
-        SELECT account.kf_account, account.last_action, account.last_position, coalesce(command.data, command.given)::json ->> 'nickname',
+        SELECT account.kf_account, account.last_action, account.last_position, coalesce(command.data, command.given),
           EXISTS (SELECT FROM kf_worker.command AS other WHERE other.kf_account = account.kf_account AND other.state <> 'finished')
         FROM kf_worker.account LEFT JOIN kf_worker.command ON command.position = account.last_position
         WHERE split_part(account.kf_account, '@', 2) = $1 AND account.last_action IS NOT NULL
@@ -106,11 +106,20 @@ pub async fn wanted(connection: &mut Connection, wechat_id: &str) -> Result<Vec<
             kf_account: column(row, 0)?,
             action: word(row, 1)?.ok_or(LedgerError::Unreadable("an account without an action"))?,
             position: Position(column(row, 2)?),
-            nickname: column(row, 3)?,
+            nickname: nickname(column(row, 3)?),
             unfinished: column(row, 4)?,
         })
     };
     rows.iter().map(read).collect()
+}
+
+/// Read here, since PostgreSQL takes no JSON in which any text holds a NUL.
+fn nickname(data: Option<&str>) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        nickname: Option<String>,
+    }
+    serde_json::from_str::<Named>(data?).ok()?.nickname
 }
 
 /// Looks at the oldest commands only: outcomes are reached nearly in the order of acceptance, so no index is needed. What
@@ -119,15 +128,14 @@ pub async fn prune(connection: &mut Connection, after: Position, retention: Dura
     let seconds = retention.as_secs_f64();
     let statement = "
         WITH oldest AS (
-          SELECT position, state, received_at, finished_at, clock_timestamp() - $2 * interval '1 second' AS before
-          FROM kf_worker.command WHERE position > $1 ORDER BY position LIMIT $3),
-        forgotten AS (
-          DELETE FROM kf_worker.command WHERE position IN (
-            SELECT position FROM kf_worker.command WHERE position IN (
-              SELECT position FROM oldest WHERE state = 'finished' AND finished_at < before)
-            FOR UPDATE SKIP LOCKED)
-          RETURNING position)
-        SELECT (SELECT count(*) FROM forgotten), (SELECT max(position) FROM oldest), (SELECT min(received_at) < min(before) FROM oldest)";
+          SELECT position, received_at FROM kf_worker.command WHERE position > $1 ORDER BY position LIMIT $3),
+        old AS (
+          SELECT position FROM kf_worker.command
+          WHERE position IN (SELECT position FROM oldest) AND state = 'finished' AND finished_at < now() - $2 * interval '1 second'
+          FOR UPDATE SKIP LOCKED),
+        forgotten AS (DELETE FROM kf_worker.command WHERE position IN (SELECT position FROM old) RETURNING position)
+        SELECT (SELECT count(*) FROM forgotten), (SELECT max(position) FROM oldest),
+          (SELECT min(received_at) < now() - $2 * interval '1 second' FROM oldest)";
     let rows = connection.query(statement, &[(&after.0, Type::INT8), (&seconds, Type::FLOAT8), (&PRUNE_ROWS, Type::INT8)]).await?;
     let row = rows.first().ok_or(LedgerError::Unreadable("no answer of pruning"))?;
     let forgotten = column::<i64>(row, 0)?.try_into().unwrap_or_default();

@@ -41,7 +41,7 @@ pub async fn start(url: &PostgresUrl, settings: &Settings, mut queue: mpsc::Unbo
     let (errands, errand_queue) = mpsc::unbounded_channel();
     let clerk = Clerk { connection: Connection::new(url.clone()), settings: settings.clone(), holder: holder.clone() };
     tokio::spawn(clerk.run(errand_queue));
-    let mut writer = Writer { connection, settings: settings.clone(), holder };
+    let mut writer = Writer { connection, settings: settings.clone(), holder, id: id.clone() };
     tokio::spawn(async move {
         let mut batch = Vec::with_capacity(BATCH);
         while queue.recv_many(&mut batch, BATCH).await > 0 {
@@ -65,21 +65,35 @@ pub async fn start(url: &PostgresUrl, settings: &Settings, mut queue: mpsc::Unbo
 async fn prepare(connection: &mut Connection) -> Result<String, OpenError> {
     let place = connection.url().clone();
     let unusable = |trouble| OpenError::Unusable(place.clone(), trouble);
+    let encoding = connection.query("SELECT current_setting('server_encoding')", &[]).await.map_err(unusable)?;
+    let encoding = encoding.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
+    if encoding != "UTF8" {
+        return Err(OpenError::Encoding { place, encoding });
+    }
     match migrate(connection).await.map_err(unusable)? {
         Form::Current => {}
         Form::Newer(found) => return Err(OpenError::Newer { place, found, known: schema::known() }),
     }
-    let identity = "SELECT ledger_id, filled, current_setting('synchronous_commit') FROM kf_worker.identity";
+    let identity = "SELECT ledger_id, move IS NULL, current_setting('synchronous_commit') FROM kf_worker.identity";
     let rows = connection.query(identity, &[]).await.map_err(unusable)?;
     let Some(row) = rows.first().filter(|row| row.get(1)) else { return Err(OpenError::Filling(place)) };
     if row.get::<_, &str>(2) == "off" {
         tracing::warn!("the database's `synchronous_commit` is off: a crash of it may lose outcomes that were acknowledged; turn it on");
     }
+    // A copy of a database may come without the places of its sequences.
+    let used = "SELECT setval('kf_worker.position', used) FROM (SELECT max(position) AS used FROM kf_worker.command) AS command
+        WHERE used > (SELECT last_value FROM kf_worker.position)";
+    connection.query(used, &[]).await.map_err(unusable)?;
     Ok(row.get(0))
 }
 
 async fn migrate(connection: &mut Connection) -> Result<Form, Trouble> {
-    let migrated = schema::migrate(connection.client().await?).await.map_err(Trouble::Failed);
+    let limit = connection.limit();
+    let migrating = schema::migrate(connection.client().await?);
+    let migrated = match tokio::time::timeout(2 * limit, migrating).await {
+        Ok(migrated) => migrated.map_err(Trouble::Failed),
+        Err(_) => Err(Trouble::Silent),
+    };
     if migrated.is_err() {
         // Its transaction is still open.
         connection.give_up();
@@ -92,6 +106,8 @@ struct Writer {
     connection: Connection,
     settings: Settings,
     holder: Holder,
+    /// Who the ledger was when it was opened.
+    id: String,
 }
 
 impl Writer {
@@ -127,7 +143,11 @@ impl Writer {
         let client = self.connection.client().await.map_err(|trouble| Undone { error: trouble.into(), again: false })?;
         // Nothing is changed yet, so that it may be tried again where the connection turns out to be an old one.
         let loaded = rows::load(client, keys, &self.holder).await;
-        let mut sheet = loaded.map_err(|error| Undone { again: was_open || gave_way(&error), error })?.into_sheet(terms);
+        let loaded = loaded.map_err(|error| Undone { again: was_open || gave_way(&error), error })?;
+        if loaded.ledger_id != self.id || !loaded.in_use {
+            return Err(Undone { error: LedgerError::Replaced, again: false });
+        }
+        let mut sheet = loaded.into_sheet(terms);
         decide_all(decisions, &mut sheet).map_err(|error| Undone { error, again: false })?;
         let stored = rows::store_and_commit(client, &sheet).await;
         stored.map_err(|error| LedgerError::from(Trouble::Failed(error))).map_err(|error| Undone { again: gave_way(&error), error })
@@ -197,7 +217,8 @@ impl Reader {
         let mut connection = Connection::new(url.clone());
         let unusable = |trouble| OpenError::Unusable(url.clone(), trouble);
         let client = connection.client().await.map_err(unusable)?;
-        match schema::version(client).await.map_err(|error| unusable(Trouble::Failed(error)))? {
+        let version = tokio::time::timeout(TIME_LIMIT, schema::version(client)).await.map_err(|_| unusable(Trouble::Silent))?;
+        match version.map_err(|error| unusable(Trouble::Failed(error)))? {
             None => Err(OpenError::Missing(url.clone())),
             Some(found) if found > schema::known() => Err(OpenError::Newer { place: url.clone(), found, known: schema::known() }),
             Some(_) => Ok(Self { connection: connection.into() }),

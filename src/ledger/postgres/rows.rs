@@ -33,6 +33,9 @@ pub struct Loaded {
     pub positions: Vec<Position>,
     /// The present, by the database's clock, once everything was locked.
     pub now: Timestamp,
+    /// Who this ledger is, and whether workers may use it.
+    pub ledger_id: String,
+    pub in_use: bool,
 }
 
 /// Begins a transaction, locks all accounts that it is about, in the order of their names, and loads all that the
@@ -49,7 +52,7 @@ pub async fn load(client: &Client, keys: &Keys, holder: &str) -> Result<Loaded, 
     let accounts = format!("SELECT {ACCOUNT} FROM kf_worker.account WHERE kf_account IN ({NAMES}) ORDER BY kf_account FOR UPDATE");
     let unfinished = format!("SELECT {COMMAND} FROM kf_worker.command WHERE state <> 'finished' AND kf_account IN ({NAMES})");
     let by_id = format!("SELECT {COMMAND} FROM kf_worker.command WHERE command_id = ANY($1) OR position = ANY($2)");
-    let moment = "SELECT date_trunc('milliseconds', clock_timestamp())";
+    let moment = "SELECT date_trunc('milliseconds', clock_timestamp()), ledger_id, move IS NULL FROM kf_worker.identity";
     let places = "SELECT nextval('kf_worker.position') FROM generate_series(1, $1)";
     let about: [Parameter<'_>; 3] = [(&names, Type::TEXT_ARRAY), (&positions, Type::INT8_ARRAY), (&holder, Type::TEXT)];
     let [new_accounts_with, by_id_with]: [[Parameter<'_>; 2]; 2] =
@@ -76,6 +79,8 @@ pub async fn load(client: &Client, keys: &Keys, holder: &str) -> Result<Loaded, 
         accounts: accounts.iter().map(read_account).collect::<Result<_, _>>()?,
         positions: places.iter().map(|row| column(row, 0).map(Position)).collect::<Result<_, _>>()?,
         now: column(now, 0)?,
+        ledger_id: column(now, 1)?,
+        in_use: column(now, 2)?,
     })
 }
 
@@ -104,20 +109,21 @@ pub async fn store_and_commit(client: &Client, sheet: &Sheet) -> Result<(), Erro
     try_join(stored, client.batch_execute("COMMIT")).await.map(drop)
 }
 
-/// Writes commands, new ones and changed ones.
+/// Writes commands, new ones and changed ones. A position that is another command's already, since the database was put
+/// back to a former state, is an error (an id that is null), and nothing is written.
 pub async fn store_commands(client: &Client, commands: &[&CommandRecord]) -> Result<(), Error> {
     if commands.is_empty() {
         return Ok(());
     }
     let ended = |of: fn(&Ended) -> Option<&str>| column_of(commands, move |command| command.ended.as_ref().and_then(of));
     let statement = format!(
-        "INSERT INTO kf_worker.command ({COMMAND})
+        "INSERT INTO kf_worker.command AS command ({COMMAND})
          SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
            $10::bigint[], $11::timestamptz[], $12::boolean[], $13::boolean[], $14::bigint[], $15::text[], $16::timestamptz[], $17::bigint[],
            $18::text[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::timestamptz[], $23::text[], $24::text[], $25::text[],
            $26::text[], $27::text[])
          ON CONFLICT (position) DO UPDATE
-         SET given = excluded.given, state = excluded.state, generation = excluded.generation, attempts = excluded.attempts,
+         SET command_id = CASE command.command_id WHEN excluded.command_id THEN excluded.command_id END, given = excluded.given, state = excluded.state, generation = excluded.generation, attempts = excluded.attempts,
            attempts_before = excluded.attempts_before, begun_at = excluded.begun_at, answer_lost = excluded.answer_lost,
            suspect = excluded.suspect, deaths = excluded.deaths, trouble = excluded.trouble, trouble_since = excluded.trouble_since,
            errcode = excluded.errcode, errmsg = excluded.errmsg, age_from = excluded.age_from, seen_at = excluded.seen_at,

@@ -3,6 +3,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::connection::begin_statement;
+
 /// Every step in order; a step that was released is never changed.
 const STEPS: [&str; 1] = ["
     -- One row for each command id, kept for `ledger.retention` after its outcome.
@@ -34,7 +36,7 @@ const STEPS: [&str; 1] = ["
         detail          text,
         data            text,                              -- the event's data, byte for byte
         dead_letter     text                               -- null, owed, confirmed
-    );
+    ) WITH (fillfactor = 80, autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_scale_factor = 0.05);
     CREATE INDEX unfinished_of_account ON kf_worker.command (kf_account, position) WHERE state <> 'finished';
     CREATE SEQUENCE kf_worker.position;
 
@@ -50,12 +52,12 @@ const STEPS: [&str; 1] = ["
         epoch           bigint NOT NULL DEFAULT 0,         -- counts the claims: a claim is lost once there was another one
         holder          text,                              -- who may call WeChat for it, and until when
         lease_until     timestamptz
-    );
+    ) WITH (fillfactor = 70, autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_scale_factor = 0.05);
     CREATE INDEX claimed ON kf_worker.account (holder) WHERE holder IS NOT NULL;
     CREATE INDEX of_official_account ON kf_worker.account (split_part(kf_account, '@', 2));
 
-    -- Who this ledger is: put-off copies carry it. `filled` is false while another ledger is being copied into it.
-    CREATE TABLE kf_worker.identity (ledger_id text NOT NULL, filled boolean NOT NULL DEFAULT true);
+    -- Who this ledger is: put-off copies carry it. While a file is being copied into it, `move` names that move.
+    CREATE TABLE kf_worker.identity (ledger_id text NOT NULL, move text);
     INSERT INTO kf_worker.identity (ledger_id) VALUES (replace(gen_random_uuid()::text, '-', ''));
 
     -- Pauses of Official Accounts that outlive the process.
@@ -106,7 +108,7 @@ pub fn known() -> i32 {
 /// ends with the transaction, so that it works through a pooling proxy too. (The migration libraries lock for a whole
 /// session or not at all.)
 pub async fn migrate(client: &Client) -> Result<Form, tokio_postgres::Error> {
-    client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
+    client.batch_execute(&format!("{}; SELECT pg_advisory_xact_lock({LOCK})", begin_statement())).await?;
     let found = match version(client).await? {
         Some(found) => found,
         None => {

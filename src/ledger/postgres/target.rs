@@ -1,12 +1,14 @@
 //! A database that a file is moved into: filled in steps that may be repeated.
 
+use jiff::Timestamp;
 use tokio_postgres::types::Type;
 
 use super::connection::Connection;
 use super::rows::{self, column};
 use super::{OpenError, PostgresUrl, Trouble, memory, schema};
-use crate::ledger::LedgerError;
-use crate::ledger::moving::{Asked, Counts, Found, Piece};
+use crate::ledger::moving::{Counts, Found, Piece};
+use crate::ledger::record::AccountRecord;
+use crate::ledger::{LedgerError, Position};
 
 /// The database.
 pub struct Target {
@@ -16,7 +18,7 @@ pub struct Target {
 impl Target {
     /// Connects, and makes the tables where there are none.
     pub async fn open(url: &PostgresUrl) -> Result<Self, OpenError> {
-        let mut connection = Connection::new(url.clone());
+        let mut connection = Connection::patient(url.clone());
         match super::migrate(&mut connection).await.map_err(|trouble| OpenError::Unusable(url.clone(), trouble))? {
             schema::Form::Current => Ok(Self { connection }),
             schema::Form::Newer(found) => Err(OpenError::Newer { place: url.clone(), found, known: schema::known() }),
@@ -24,7 +26,7 @@ impl Target {
     }
 
     pub async fn state(&mut self) -> Result<Found, LedgerError> {
-        let statement = "SELECT ledger_id, filled, (SELECT count(*) FROM kf_worker.command),
+        let statement = "SELECT ledger_id, move, (SELECT count(*) FROM kf_worker.command),
             (SELECT count(*) FROM kf_worker.command WHERE state <> 'finished'), (SELECT count(*) FROM kf_worker.account),
             (SELECT count(*) FROM kf_worker.pause), (SELECT count(*) FROM kf_worker.token),
             (SELECT coalesce(max(position), 0) FROM kf_worker.command),
@@ -42,13 +44,21 @@ impl Target {
             last_position: column(row, 7)?,
         };
         let workers = column::<i64>(row, 8)?.try_into().unwrap_or_default();
-        Ok(Found { ledger_id: column(row, 0)?, filled: column(row, 1)?, workers, counts })
+        Ok(Found { ledger_id: column(row, 0)?, filled_by: column(row, 1)?, workers, counts })
+    }
+
+    /// Whether a move of this ledger fills it.
+    pub async fn is_filled_with(&mut self, ledger_id: &str) -> Result<bool, LedgerError> {
+        let statement = "SELECT FROM kf_worker.identity WHERE ledger_id = $1 AND move IS NOT NULL";
+        Ok(!self.connection.query(statement, &[(&ledger_id, Type::TEXT)]).await?.is_empty())
     }
 
     /// From here on it is the ledger of the file, and not yet to be used.
-    pub async fn begin_filling(&mut self, ledger_id: &str) -> Asked<()> {
-        let statement = "UPDATE kf_worker.identity SET ledger_id = $1, filled = false";
-        self.connection.query(statement, &[(&ledger_id, Type::TEXT)]).await.map(drop)
+    pub async fn begin_filling(&mut self, ledger_id: &str, name: &str) -> Result<(), LedgerError> {
+        let statement = "UPDATE kf_worker.identity SET ledger_id = $1, move = $2
+            WHERE move IS NULL AND NOT EXISTS (SELECT FROM kf_worker.command) RETURNING ledger_id";
+        let begun = self.connection.query(statement, &[(&ledger_id, Type::TEXT), (&name, Type::TEXT)]).await?;
+        if begun.is_empty() { Err(LedgerError::Replaced) } else { Ok(()) }
     }
 
     pub async fn fill(&mut self, piece: Piece) -> Result<(), LedgerError> {
@@ -58,6 +68,7 @@ impl Target {
                 rows::store_commands(client, &commands.iter().collect::<Vec<_>>()).await.map_err(Trouble::Failed)?;
             }
             Piece::Accounts(accounts) => {
+                let accounts: Vec<AccountRecord> = accounts.into_iter().map(within_range).collect();
                 let client = self.connection.client().await?;
                 rows::store_accounts(client, &accounts.iter().collect::<Vec<_>>()).await.map_err(Trouble::Failed)?;
             }
@@ -76,19 +87,32 @@ impl Target {
     }
 
     /// Workers may use it; new commands go on from this position.
-    pub async fn end_filling(&mut self, next: crate::ledger::Position) -> Asked<()> {
+    pub async fn end_filling(&mut self, name: &str, next: Position) -> Result<(), LedgerError> {
+        // Without statistics the first transactions would read whole tables.
+        for statement in ["ANALYZE kf_worker.command", "ANALYZE kf_worker.account"] {
+            self.connection.query(statement, &[]).await?;
+        }
         self.connection.query("SELECT setval('kf_worker.position', $1, false)", &[(&next.0, Type::INT8)]).await?;
-        self.connection.query("UPDATE kf_worker.identity SET filled = true", &[]).await.map(drop)
+        let statement = "UPDATE kf_worker.identity SET move = NULL WHERE move = $1 RETURNING ledger_id";
+        let ended = self.connection.query(statement, &[(&name, Type::TEXT)]).await?;
+        if ended.is_empty() { Err(LedgerError::Replaced) } else { Ok(()) }
     }
 
     /// Forgets everything, and is nobody's ledger again.
-    pub async fn empty(&mut self) -> Asked<()> {
+    pub async fn empty(&mut self) -> Result<(), LedgerError> {
         for statement in [
             "TRUNCATE kf_worker.command, kf_worker.account, kf_worker.pause, kf_worker.token",
-            "UPDATE kf_worker.identity SET ledger_id = replace(gen_random_uuid()::text, '-', ''), filled = true",
+            "UPDATE kf_worker.identity SET ledger_id = replace(gen_random_uuid()::text, '-', ''), move = NULL",
         ] {
             self.connection.query(statement, &[]).await?;
         }
         Ok(())
     }
+}
+
+/// An old file may hold times that no database does: a producer may have written any.
+fn within_range(account: AccountRecord) -> AccountRecord {
+    let within = |at: Timestamp| at.max(Timestamp::UNIX_EPOCH);
+    let latest = account.latest.map(|latest| crate::ledger::record::Latest { at: within(latest.at), ..latest });
+    AccountRecord { latest, last_delete_at: account.last_delete_at.map(within), ..account }
 }

@@ -60,8 +60,8 @@ pub fn start(path: &Path, settings: &Settings, queue: mpsc::UnboundedReceiver<Re
     let id = connection.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0)).map_err(unusable)?;
     match Moved::read(&connection).map_err(unusable)? {
         Moved::No => {}
-        Moved::Begun => return Err(OpenError::Moving(path.to_owned())),
-        Moved::Done => return Err(OpenError::Moved(path.to_owned())),
+        Moved::Begun(_) => return Err(OpenError::Moving(path.to_owned())),
+        Moved::Done(_) => return Err(OpenError::Moved(path.to_owned())),
     }
     let file_error = |source| OpenError::File { path: path.to_owned(), source };
     let file = FileIdentity::of(path).map_err(file_error)?;

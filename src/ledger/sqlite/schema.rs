@@ -96,7 +96,7 @@ pub fn migrations() -> Migrations<'static> {
         WHERE account.kf_account = lost.kf_account;
         UPDATE command SET state = 'abandoned', answer_lost = 1, suspect = 1 WHERE state = 'running';
 
-        -- Whether it was moved into a database: null, begun, done.
+        -- Whether it was moved into a database: null, `begun` or `done` and the name of the move.
         ALTER TABLE identity ADD COLUMN moved TEXT;
         ",
         ),

@@ -11,11 +11,12 @@ use crate::ledger::record::{AccountRecord, CommandRecord};
 use crate::ledger::{KeptPause, LedgerError, Position, StoredToken};
 
 /// How far the move of a file has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moved {
     No,
-    Begun,
-    Done,
+    /// The move's name, which the database that it fills knows too.
+    Begun(String),
+    Done(String),
 }
 
 /// The file.
@@ -27,21 +28,21 @@ pub struct Source {
 }
 
 impl Moved {
-    fn word(self) -> Option<&'static str> {
+    fn written(&self) -> Option<String> {
         match self {
             Self::No => None,
-            Self::Begun => Some("begun"),
-            Self::Done => Some("done"),
+            Self::Begun(name) => Some(format!("begun {name}")),
+            Self::Done(name) => Some(format!("done {name}")),
         }
     }
 
     /// As it is marked in the file.
     pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let word: Option<String> = connection.query_row("SELECT moved FROM identity", [], |row| row.get(0))?;
-        Ok(match word.as_deref() {
+        Ok(match word.as_deref().map(|word| word.split_once(' ').unwrap_or((word, ""))) {
             None => Self::No,
-            Some("begun") => Self::Begun,
-            Some(_) => Self::Done,
+            Some(("begun", name)) => Self::Begun(name.to_owned()),
+            Some((_, name)) => Self::Done(name.to_owned()),
         })
     }
 }
@@ -64,8 +65,12 @@ impl Source {
         &self.id
     }
 
-    pub fn mark(&mut self, moved: Moved) -> Result<(), LedgerError> {
-        self.connection.execute("UPDATE identity SET moved = ?1", [moved.word()])?;
+    pub fn moved(&self) -> Result<Moved, LedgerError> {
+        Ok(Moved::read(&self.connection)?)
+    }
+
+    pub fn mark(&mut self, moved: &Moved) -> Result<(), LedgerError> {
+        self.connection.execute("UPDATE identity SET moved = ?1", [moved.written()])?;
         Ok(())
     }
 

@@ -25,11 +25,11 @@ async fn while_one_worker_calls_for_an_account_another_waits() {
     begin(&one, add).await;
     let delete = ticket(&two, "-2").await;
     for position in [add.position, delete.position] {
-        let Claim::Held(left) = two.begin(position).await.unwrap() else { panic!() };
+        let Claim::Not(Obstacle::Held(left)) = two.begin(position).await.unwrap() else { panic!() };
         assert!(left > LONG / 2 && left <= LONG, "{left:?}");
     }
     finish(&one, "+1", add, Effect::Created).await;
-    assert!(matches!(two.begin(add.position).await.unwrap(), Claim::Finished(_)));
+    assert!(matches!(two.begin(add.position).await.unwrap(), Claim::Not(Obstacle::Finished(_))));
     assert_eq!(begin(&two, delete).await.attempts, 1);
 }
 
@@ -70,6 +70,7 @@ async fn an_add_that_may_land_after_the_delete_is_deleted_once_more_and_only_the
     let old = begin(&late, add).await;
     assert_eq!(next.begin_clean_up("a@test".to_owned()).await.unwrap(), CleanUp::NotWanted, "the account is wanted");
     let delete = ticket(&next, "-2").await;
+    assert_eq!(next.begin_clean_up("a@test".to_owned()).await.unwrap(), CleanUp::NotWanted, "its delete is still to be called");
     begin(&next, delete).await;
     let recorded = late.ledger.finish(add.position, Some(old.epoch), succeeded("+1", add, Effect::Created), false).await.unwrap();
     assert_eq!(recorded.ending, Ending::ClaimLost { may_be_back: true });
@@ -106,8 +107,8 @@ async fn workers_that_accept_the_same_at_the_same_time_agree() {
 }
 
 #[tokio::test]
-async fn an_orderly_end_gives_back_its_own_claims_alone() {
-    let (_fixture, one, two) = two(LONG, LONG).await;
+async fn an_orderly_end_gives_up_its_own_calls_alone() {
+    let (fixture, one, two) = two(LONG, LONG).await;
     let other = message(r#"{"command_id":"o","action":"delete","kf_account":"b@test"}"#);
     let Acceptance::Unfinished(other) = two.accept(vec![arrival(&other)]).await.unwrap().remove(0) else { panic!() };
     begin(&two, other).await;
@@ -116,8 +117,13 @@ async fn an_orderly_end_gives_back_its_own_claims_alone() {
     one.release().await.unwrap();
     let again = ticket(&two, "+1").await;
     assert!(!again.suspect, "nobody has died");
-    assert!(begin(&two, again).await.answer_lost_before);
-    assert!(matches!(one.begin(other.position).await.unwrap(), Claim::Held(_)));
+    // The request that was given up may still be on its way.
+    assert!(matches!(two.begin(again.position).await.unwrap(), Claim::Not(Obstacle::Held(_))));
+    let Fixture::Postgres(database) = &fixture else { panic!() };
+    database.execute("UPDATE kf_worker.account SET lease_until = now() WHERE kf_account = 'a@test'");
+    let begun = begin(&two, ticket(&two, "+1").await).await;
+    assert!(begun.answer_lost_before);
+    assert!(matches!(one.begin(other.position).await.unwrap(), Claim::Not(Obstacle::Held(_))));
 }
 
 #[tokio::test]
@@ -267,4 +273,57 @@ async fn a_worker_that_is_stopped_in_the_middle_of_a_transaction_holds_up_the_ot
     client.batch_execute("SELECT FROM kf_worker.account FOR UPDATE").await.unwrap();
     ticket(&one, "+2").await;
     assert!(connection.await.unwrap().is_err(), "the server has ended the other one");
+}
+
+#[tokio::test]
+async fn a_position_that_is_another_commands_is_never_written_over() {
+    let fixture = Fixture::postgres();
+    let ledger = fixture.open().await;
+    let first = finish_one(&ledger, "+1").await;
+    let Fixture::Postgres(database) = &fixture else { panic!() };
+    // As after a restore that forgot the sequence.
+    database.execute("SELECT setval('kf_worker.position', 1, false)");
+    assert!(ledger.accept(vec![arrival(&command("-2"))]).await.is_err());
+    let Acceptance::Repeat(again) = accept(&ledger, "+1").await else { panic!() };
+    assert_eq!(again.conclusion.data, first.conclusion.data);
+    drop(ledger);
+    // The next start puts it right.
+    let ledger = fixture.open().await;
+    ticket(&ledger, "-2").await;
+}
+
+async fn finish_one(ledger: &Opened, text: &str) -> Finished {
+    let ticket = ticket(ledger, text).await;
+    begin(ledger, ticket).await;
+    finish(ledger, text, ticket, Effect::Created).await
+}
+
+#[tokio::test]
+async fn a_worker_notices_that_another_ledger_stands_in_its_database() {
+    let fixture = Fixture::postgres();
+    let ledger = fixture.open().await;
+    let Fixture::Postgres(database) = &fixture else { panic!() };
+    for replaced in ["UPDATE kf_worker.identity SET move = 'x'", "UPDATE kf_worker.identity SET move = NULL, ledger_id = 'another'"] {
+        database.execute(replaced);
+        assert!(matches!(ledger.accept(vec![arrival(&command("+1"))]).await, Err(LedgerError::Replaced)));
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_hold_every_nickname_is_refused() {
+    let server = OwnServer::start();
+    let database = server.database();
+    database.execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    let url = database.url().rsplit_once('/').unwrap().0.to_owned() + "/latin";
+    let Err(error) = open_at(&url).await else { panic!() };
+    assert!(error.to_string().contains("UTF8") && !error.may_pass(), "{error}");
+}
+
+#[tokio::test]
+async fn a_nul_anywhere_in_a_command_hides_no_nickname() {
+    let fixture = Fixture::postgres();
+    let ledger = fixture.open().await;
+    let body = r#"{"command_id":"1","action":"add","nickname":"n","kf_account":"a@test","meta":{"x":"a\u0000b"}}"#;
+    ledger.accept(vec![arrival(&message(body))]).await.unwrap();
+    assert_eq!(ledger.wanted("test".to_owned()).await.unwrap()[0].nickname.as_deref(), Some("n"));
 }

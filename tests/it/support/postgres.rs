@@ -72,6 +72,11 @@ impl Database {
         Self { url: with_database(server, &name), name, drop_at: drop.then(|| server.to_owned()) }
     }
 
+    /// One that another value stands for.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), name: String::new(), drop_at: None }
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -104,12 +109,15 @@ impl Drop for Database {
 const COLUMN: char = '\x1f';
 const ROW: char = '\x1e';
 
+/// A shell's words for the package's own program: the one on PATH chooses among Debian's clusters first.
+pub fn psql_program() -> String {
+    "exec \"$(ls -d /usr/lib/postgresql/*/bin/psql | sort -V | tail -n 1)\" \"$@\"".to_owned()
+}
+
 /// What `psql` writes, or its complaint. It sees none of the caller's `PG*` and `~/.psqlrc`.
 fn psql(url: &str, sql: &str) -> Result<String, String> {
-    // The package's own program: the one on PATH chooses among Debian's clusters first.
-    let program = "exec \"$(ls -d /usr/lib/postgresql/*/bin/psql | sort -V | tail -n 1)\" \"$@\"";
     let mut command = Command::new("sh");
-    command.args(["-c", program, "sh", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password"]);
+    command.args(["-c", &psql_program(), "sh", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password"]);
     command.args(["--set=ON_ERROR_STOP=1", "--pset=null=NULL"]);
     command.arg(format!("--field-separator={COLUMN}")).arg(format!("--record-separator={ROW}"));
     command.args(["--command", sql, url]).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());

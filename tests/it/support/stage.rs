@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::broker::{Broker, Inbox, Message, Received};
 use super::ledger::Ledger;
+use super::postgres;
 use super::rabbitmq;
 use super::wechat::WeChat;
 use super::worker::{Settings, Worker, free_port};
@@ -23,6 +24,8 @@ pub struct Stage {
     /// The broker's URL.
     url: String,
     folder: TempDir,
+    /// Where the workers keep their ledger, where that is no file.
+    database: Option<postgres::Database>,
     /// The delays for which deferred queues may have been declared.
     deferred: Vec<String>,
 }
@@ -31,6 +34,13 @@ impl Stage {
     /// A world in which nothing has happened, and whose events are all read from here on.
     pub async fn new() -> Self {
         Self::at(rabbitmq::url()).await
+    }
+
+    /// A world whose workers keep their ledger in a database of its own.
+    pub async fn on_postgres() -> Self {
+        let mut stage = Self::new().await;
+        stage.database = Some(postgres::database());
+        stage
     }
 
     /// The same with these Official Accounts.
@@ -48,7 +58,15 @@ impl Stage {
         let events = broker.events().await;
         let wechat = WeChat::start(wechat_ids).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { broker, events, wechat, url: url.to_owned(), folder, deferred: DEFER.map(str::to_owned).to_vec() }
+        Self {
+            broker,
+            events,
+            wechat,
+            url: url.to_owned(),
+            folder,
+            database: std::env::var_os("KF_TEST_LEDGER").map(|_| postgres::database()),
+            deferred: DEFER.map(str::to_owned).to_vec(),
+        }
     }
 
     /// The settings of a worker in this world: quick retries, and time enough for calls that a test holds.
@@ -62,7 +80,7 @@ impl Stage {
             .set("retry.initial", "10ms")
             .set("retry.max_interval", "100ms")
             .set("retry.defer", json!(DEFER))
-            .set("ledger.url", format!("sqlite:{}", self.ledger_path().display()))
+            .set("ledger.url", self.ledger_url())
             .set("admin.listen", format!("127.0.0.1:{}", free_port()));
         for official in self.wechat.official_accounts() {
             settings.official_accounts.push_str(&format!(
@@ -102,7 +120,22 @@ impl Stage {
 
     /// The ledger of this world's worker.
     pub fn ledger(&self) -> Ledger {
-        Ledger::at(&self.ledger_path())
+        match &self.database {
+            Some(database) => Ledger::in_database(database.url()),
+            None => Ledger::at(&self.ledger_path()),
+        }
+    }
+
+    /// The database of the workers' ledger.
+    pub fn database(&self) -> &postgres::Database {
+        self.database.as_ref().expect("the ledger of this world is in a database")
+    }
+
+    fn ledger_url(&self) -> String {
+        match &self.database {
+            Some(database) => database.url().to_owned(),
+            None => format!("sqlite:{}", self.ledger_path().display()),
+        }
     }
 
     /// A path in this world's folder.
