@@ -4,6 +4,7 @@ mod check;
 mod dead;
 mod drift;
 mod ledger;
+mod partitions;
 mod result;
 mod run;
 
@@ -56,6 +57,11 @@ enum Command {
     Ledger {
         #[command(subcommand)]
         what: ledger::LedgerCommand,
+    },
+    /// Show the queues that commands are spread over, and change their number.
+    Partitions {
+        #[command(subcommand)]
+        what: partitions::What,
     },
     /// Show the outcome of a command from the ledger.
     Result {
@@ -133,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Ledger { what: ledger::LedgerCommand::Prune { json } } => ledger::prune(&config, json),
         Command::Ledger { what: ledger::LedgerCommand::Migrate { .. } } => Exit::Usage,
         Command::Dead { what } => dead::dead(&config, what),
+        Command::Partitions { what } => partitions::partitions(&config, what),
         Command::Result { command_id, json } => result::show(&config, &command_id, json),
     }
     .into()
@@ -144,7 +151,8 @@ fn configured(file: Option<&std::path::Path>) -> Option<Config> {
 }
 
 fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=error"));
+    // The broker's client takes it for an error when something that is asked for isn't there; what matters we tell ourselves.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
     // A log that can't be written must not end a worker: told of it, the library would panic.
     let logs = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
     match format {

@@ -80,16 +80,11 @@ fn read_broker(reader: &mut Reader) -> broker::Settings {
     if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(fits) {
         reader.fault("amqp.prefix", "is not 1 to 100 of A-Z a-z 0-9 . _ -");
     }
-    if reader.integer("amqp.partitions", 1, 1..=1_000) != 1 {
-        reader.fault(
-            "amqp.partitions",
-            "more than one partition needs a PostgreSQL ledger, which this version does not have yet; set it to 1",
-        );
-    }
+    let partitions = reader.integer("amqp.partitions", 1, 1..=1_000).try_into().unwrap_or(1);
     let choices = [("declare", Topology::Declare), ("check", Topology::Check), ("none", Topology::None)];
     let topology = reader.choice("amqp.topology", &choices, Topology::Declare);
     let window = reader.integer("worker.window", 256, 1..=65_535).try_into().unwrap_or(u16::MAX);
-    broker::Settings { uri, prefix, topology, window, defer: Vec::new() }
+    broker::Settings { uri, prefix, topology, partitions, alone: false, window, defer: Vec::new() }
 }
 
 fn read_worker(reader: &mut Reader, window: usize, request_timeout: Duration) -> worker::Settings {
@@ -233,6 +228,7 @@ fn check_together(reader: &mut Reader, mut config: Config) -> Config {
     if usize::from(config.broker.window) < config.worker.concurrency {
         reader.fault("worker.window", "is smaller than worker.concurrency: so many calls can never be in flight");
     }
+    config.broker.alone = !config.ledger.place.is_shared();
     config.ledger.patience = retry.max_age + longest_defer;
     config.broker.defer = retry.defer.iter().map(|defer| (defer.name.clone(), defer.delay)).collect();
     config

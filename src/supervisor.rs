@@ -1,18 +1,23 @@
 //! One session with the broker after the other, for as long as the worker is wanted, and the orderly end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::broker::{ConnectError, Deliveries, Session, Settings};
-use crate::ledger::LedgerError;
+use crate::broker::{ConnectError, Deliveries, Session, Settings, Share};
+use crate::ledger::{Attendance, LedgerError};
 use crate::retry;
 use crate::worker::Worker;
 
 /// After so many failures in a row to connect the worker ends, so that its supervisor can start it afresh: some four
 /// minutes, and more where connecting itself takes long.
 pub const MOST_FAILURES: u32 = 50;
+/// How often a worker says that it takes commands; the others count it out after some times of silence.
+const ATTENDANCE: Duration = Duration::from_secs(2);
+/// How long saying the contrary may take.
+const LEAVING: Duration = Duration::from_secs(1);
 /// A session that ends sooner counts as a failure to connect.
 const SHORT_SESSION: Duration = Duration::from_secs(10);
 
@@ -115,8 +120,25 @@ async fn serve_session(worker: &Arc<Worker>, session: &Session, deliveries: Deli
     worker.readiness.consuming(true);
     worker.metrics.broker_connected.set(1);
     tracing::info!("commands are being taken");
-    worker.serve(session, deliveries).await;
+    tokio::select! {
+        () = worker.serve(session, deliveries) => {}
+        never = attend(worker, session) => match never {},
+    }
     worker.metrics.broker_connected.set(0);
+    // Where that can't be said, the others find out after a while.
+    let _ = tokio::time::timeout(LEAVING, worker.ledger.leave()).await;
+}
+
+/// Says again and again that this worker takes commands, and tells the session its place among those who do.
+async fn attend(worker: &Worker, session: &Session) -> Infallible {
+    loop {
+        match worker.ledger.attend().await {
+            Ok(Attendance { index, of }) => session.take_share(Share { index, of }),
+            // Whoever needs the ledger for more than this gives the session up.
+            Err(error) => tracing::debug!(%error, "the other workers can't be counted"),
+        }
+        tokio::time::sleep(ATTENDANCE).await;
+    }
 }
 
 /// Gives up what is left of a lost session, and answers why it was lost.

@@ -113,6 +113,8 @@ pub struct Job {
 
 /// How often the loop that takes commands comes round when there are none.
 const ROUND: Duration = Duration::from_secs(1);
+/// How long leaving the queues may take; a broker that does not answer must not hold up the shutdown.
+const LEAVING: Duration = Duration::from_secs(2);
 /// Deliveries accepted in one transaction at most.
 const BATCH: usize = 256;
 
@@ -123,7 +125,7 @@ impl Worker {
             self.readiness.round();
             let taken = tokio::select! {
                 taken = deliveries.next(BATCH) => taken,
-                () = self.draining.cancelled() => None,
+                () = self.draining.cancelled() => return self.take_rest(session, deliveries).await,
                 () = tokio::time::sleep(ROUND) => continue,
             };
             let Some(taken) = taken else { return };
@@ -131,6 +133,21 @@ impl Worker {
                 self.ledger_failed(session, &error);
                 return;
             }
+        }
+    }
+
+    /// What has come by the time that the worker leaves is accepted as well: the next worker in line gets what follows, and
+    /// must not be the first to accept. None of it is begun.
+    async fn take_rest(self: &Arc<Self>, session: &Session, mut deliveries: Deliveries) {
+        let rest = async {
+            while let Some(taken) = deliveries.next(BATCH).await {
+                if let Err(error) = self.take(taken).await {
+                    self.ledger_failed(session, &error);
+                }
+            }
+        };
+        if tokio::time::timeout(LEAVING, async { tokio::join!(session.stop_consuming(), rest) }).await.is_err() {
+            tracing::warn!("the broker was slow to take its consumers back; what it sent last comes back at the next start");
         }
     }
 

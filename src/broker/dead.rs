@@ -10,9 +10,9 @@ use lapin::{Acker, BasicProperties, Channel, Connection};
 use tokio::time::Instant;
 
 use super::delivery::{DEAD_DETAIL, DEAD_ID, DEAD_REASON, DEAD_SINCE, REPLAY, copied, message, own_headers};
+use super::names::Names;
 use super::publisher::{Outgoing, Publisher};
 use super::session::connect;
-use super::topology::Names;
 use super::{ConnectError, PublishError, Settings, within};
 use crate::command::Message;
 use crate::metrics::Metrics;

@@ -1,5 +1,8 @@
 //! One delivered message: what it says, and every way to be done with it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use jiff::Timestamp;
 use lapin::{Acker, BasicProperties};
 
@@ -39,11 +42,30 @@ pub struct Delivery {
     acker: Acker,
     session: Session,
     /// Counts it among those that are held.
-    _held: Counted,
+    _held: Held,
+}
+
+/// Counts a message among those of its queue, and among all, until it is dropped.
+pub(super) struct Held {
+    of_queue: Arc<AtomicUsize>,
+    _of_all: Counted,
+}
+
+impl Held {
+    pub(super) fn new(of_queue: &Arc<AtomicUsize>, of_all: Counted) -> Self {
+        of_queue.fetch_add(1, Ordering::Relaxed);
+        Self { of_queue: Arc::clone(of_queue), _of_all: of_all }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of_queue.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Delivery {
-    pub(super) fn new(delivery: lapin::message::Delivery, session: Session, held: Counted) -> Self {
+    pub(super) fn new(delivery: lapin::message::Delivery, session: Session, held: Held) -> Self {
         let lapin::message::Delivery { data, properties, routing_key, redelivered, acker, .. } = delivery;
         let message = message(data, &properties);
         Self { message, redelivered, routing_key, properties, acker, session, _held: held }

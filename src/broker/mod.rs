@@ -6,20 +6,30 @@
 
 mod dead;
 mod delivery;
+mod names;
+mod parked;
+mod partitions;
 mod publisher;
+mod request;
 mod session;
+mod share;
+mod subscribe;
+mod subscription;
 mod topology;
+mod watch;
 
 use std::time::Duration;
 
 use lapin::ErrorKind;
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::uri::AMQPUri;
 
 pub use dead::{DeadLetter, DeadLetters};
 pub use delivery::Delivery;
+pub use partitions::{Partitions, QueueState, State};
 pub use publisher::PublishError;
 pub use session::{Deliveries, Session};
+pub use share::Share;
 pub use topology::Topology;
 
 /// How the broker is reached.
@@ -30,6 +40,10 @@ pub struct Settings {
     /// The first part of every name.
     pub prefix: String,
     pub topology: Topology,
+    /// How many queues the commands are spread over.
+    pub partitions: u16,
+    /// No other worker may consume, since it could not know of this one's ledger.
+    pub alone: bool,
     /// Messages taken and not yet acknowledged, at most.
     pub window: u16,
     /// The deferred queues: the delay as configured, and as a time.
@@ -46,13 +60,18 @@ pub enum ConnectError {
     #[error("{0}")]
     Unreachable(String),
     /// The broker refused something that only an operator can mend.
-    #[error("the broker refused {what}: {text}. {advice}")]
-    Refused { what: String, text: String, advice: &'static str },
+    #[error("the broker refused {what}: {error}. {advice}")]
+    Refused { what: String, error: lapin::Error, advice: &'static str },
     /// Somebody else is what only one can be.
     #[error(
         "another worker with a SQLite ledger is connected to this broker (it holds the queue `{0}`); only one may be, since two ledgers can't know of each other: stop the other one, or give this one another `amqp.prefix`"
     )]
     OwnedByAnother(String),
+    /// The queues are made for another number of partitions.
+    #[error(
+        "`amqp.partitions` is {told}, but the broker's queues are made for another number: {found}. `kf-worker partitions show` tells the number; put it into the configuration, or change the queues with `kf-worker partitions set {told}`"
+    )]
+    OtherPartitions { told: u16, found: String },
     /// An error of the broker's client that none of the above describes yet.
     #[error("{0}")]
     Client(lapin::Error),
@@ -67,15 +86,27 @@ impl ConnectError {
         matches!(self.soft_error(), Some(AMQPSoftError::ACCESSREFUSED))
     }
 
-    fn soft_error(&self) -> Option<AMQPSoftError> {
-        match self {
-            Self::Client(error) => match error.kind() {
-                ErrorKind::ProtocolError(error) => match error.kind() {
-                    AMQPErrorKind::Soft(soft) => Some(soft.clone()),
-                    AMQPErrorKind::Hard(_) => None,
-                },
-                _ => None,
-            },
+    fn is_missing(&self) -> bool {
+        matches!(self.soft_error(), Some(AMQPSoftError::NOTFOUND))
+    }
+
+    /// The broker doesn't know the type of an exchange, which it takes for a fault of the whole connection.
+    fn is_unknown_type(&self) -> bool {
+        matches!(self.said(), Some(AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID)))
+    }
+
+    fn soft_error(&self) -> Option<&AMQPSoftError> {
+        match self.said() {
+            Some(AMQPErrorKind::Soft(soft)) => Some(soft),
+            _ => None,
+        }
+    }
+
+    /// What the broker said as it closed a channel, or the connection.
+    fn said(&self) -> Option<&AMQPErrorKind> {
+        let (Self::Client(error) | Self::Refused { error, .. }) = self else { return None };
+        match error.kind() {
+            ErrorKind::ProtocolError(error) => Some(error.kind()),
             _ => None,
         }
     }
@@ -92,18 +123,20 @@ impl ConnectError {
             Some(AMQPSoftError::ACCESSREFUSED) => {
                 "The user lacks the permission; grant it, or set `amqp.topology` to \"check\" or \"none\"."
             }
+            _ if self.is_unknown_type() => {
+                "More than one partition needs RabbitMQ's own plugin for it on every node: rabbitmq-plugins enable rabbitmq_consistent_hash_exchange."
+            }
             _ => return self,
         };
-        let text = match &self {
-            Self::Client(error) => error.to_string(),
-            other => other.to_string(),
-        };
-        Self::Refused { what, text, advice }
+        match self {
+            Self::Client(error) => Self::Refused { what, error, advice },
+            other => other,
+        }
     }
 
     /// Whether trying again later is pointless: the configuration of worker or broker must change.
     pub fn needs_an_operator(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::OwnedByAnother(_))
+        matches!(self, Self::Refused { .. } | Self::OwnedByAnother(_) | Self::OtherPartitions { .. })
     }
 }
 

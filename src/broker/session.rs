@@ -1,55 +1,72 @@
 //! One life of the two connections, from connecting to the first sign that either is lost.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::delivery::Delivery;
+use super::names::Names;
 use super::publisher::{CHANNELS, Publisher};
-use super::topology::{self, Names};
-use super::{ConnectError, Settings, TIME_LIMIT, within};
+use super::share::Share;
+use super::{ConnectError, Settings, TIME_LIMIT, parked, topology, within};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
 /// Heartbeats where the URL asks for none, in seconds: a silent peer is noticed within two of them.
 const HEARTBEAT: u16 = 10;
-/// How often the connections are looked at: the client tells of some losses by nothing else.
-const LOOK: Duration = Duration::from_millis(200);
-/// How often the queue is asked whether messages wait there while none is held: a consumer that is deaf.
-const LISTEN: Duration = Duration::from_secs(10);
 /// How long the broker is given to hand on the last acknowledgements before the connections are closed.
 const HAND_ON: Duration = Duration::from_millis(500);
-const CONSUMER_TAG: &str = "kf-worker";
 
 /// A connected broker. Clones are handles on the same session.
 #[derive(Clone)]
 pub struct Session {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What all handles share.
-struct Shared {
+pub(super) struct Shared {
     consuming: Connection,
     publishing: Connection,
-    consumer_channel: Channel,
     publisher: Publisher,
     names: Names,
+    metrics: Arc<Metrics>,
+    /// How many queues there are, and how many messages are taken at once from all of them.
+    pub(super) partitions: u16,
+    pub(super) window: u16,
+    /// This worker's place among the workers.
+    pub(super) share: watch::Sender<Share>,
+    /// The queues that are subscribed to, once they are.
+    pub(super) consumed: OnceLock<Vec<Consumed>>,
+    /// All that consumes; it ends with the session, or when no more is to be taken.
+    pub(super) subscriptions: TaskTracker,
+    /// Cancelled when no more is to be taken.
+    stopped: CancellationToken,
     /// Cancelled when the session is over.
     lost: CancellationToken,
+    /// Cancelled when its connections are closed.
+    closed: CancellationToken,
     /// Why, in a sentence; the first reason stands.
     why: Mutex<Option<String>>,
 }
 
-/// The commands that arrive in a session, in the broker's order.
+/// A queue that is subscribed to. Its channel lives as long as the session, since acknowledgements need it.
+pub struct Consumed {
+    pub number: u16,
+    pub name: String,
+    pub channel: Channel,
+    /// How many of its messages are taken and not yet acknowledged.
+    pub held: Arc<AtomicUsize>,
+}
+
+/// The commands that arrive in a session, in the broker's order within each partition.
 pub struct Deliveries {
-    consumer: lapin::Consumer,
+    arrived: mpsc::UnboundedReceiver<Delivery>,
     session: Session,
-    metrics: Arc<Metrics>,
 }
 
 impl Session {
@@ -60,30 +77,40 @@ impl Session {
     pub async fn open(settings: &Settings, metrics: &Arc<Metrics>, readiness: &Arc<Readiness>) -> Result<(Self, Deliveries), ConnectError> {
         let names = Names::new(&settings.prefix);
         let consuming = connect(settings, "kf-worker consume").await?;
-        if settings.topology != super::Topology::None {
+        if settings.alone && settings.topology != super::Topology::None {
             topology::own_sqlite(&consuming, &names).await?;
         }
-        topology::prepare(&consuming, settings.topology, &names, &settings.defer).await?;
+        topology::prepare(&consuming, settings, &names).await?;
+        let parked_first = parked::come_first(&consuming, &names).await?;
         let publishing = connect(settings, "kf-worker publish").await?;
-        let lost = CancellationToken::new();
         let publisher = Publisher::open(&publishing, CHANNELS, Arc::clone(metrics)).await?;
-        let consumer_channel = within(consuming.create_channel()).await?;
-        within(consumer_channel.basic_qos(settings.window, BasicQosOptions::default())).await?;
-        let queue = names.commands();
-        let consumed = consumer_channel.basic_consume(
-            queue.as_str().into(),
-            CONSUMER_TAG.into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let consumer = within(consumed).await.map_err(|error| error.about(format!("queue `{queue}`")))?;
-        let shared = Shared { consuming, publishing, consumer_channel, publisher, names, lost, why: Mutex::default() };
+        let shared = Shared {
+            consuming,
+            publishing,
+            publisher,
+            names,
+            metrics: Arc::clone(metrics),
+            partitions: settings.partitions,
+            window: settings.window,
+            share: watch::Sender::new(Share::ALONE),
+            consumed: OnceLock::new(),
+            subscriptions: TaskTracker::new(),
+            stopped: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            why: Mutex::default(),
+        };
         let session = Self { shared: Arc::new(shared) };
-        session.watch(Arc::clone(metrics), Arc::clone(readiness));
-        session.listen(Arc::clone(metrics));
+        let (sender, arrived) = mpsc::unbounded_channel();
+        if parked_first {
+            session.shared.subscriptions.spawn(session.clone().subscribe_after_parked(sender));
+        } else {
+            session.subscribe(&sender).await?;
+        }
+        tokio::spawn(session.clone().watch(Arc::clone(readiness)));
         metrics.broker_sessions.inc();
-        let deliveries = Deliveries { consumer, session: session.clone(), metrics: Arc::clone(metrics) };
-        Ok((session, deliveries))
+        session.tell_share();
+        Ok((session.clone(), Deliveries { arrived, session }))
     }
 
     /// Ends when the session is over.
@@ -108,11 +135,23 @@ impl Session {
         self.shared.lost.cancel();
     }
 
-    /// Takes no more messages; what was taken stays ours.
+    /// Takes this place among the workers alive: steps back from the partitions of the others, behind whom this one stays
+    /// in line. It may be told the same any number of times.
+    pub fn take_share(&self, share: Share) {
+        let changed = self.shared.share.send_if_modified(|now| std::mem::replace(now, share) != share);
+        if changed {
+            let Share { index, of } = share;
+            let partitions = self.tell_share();
+            tracing::info!(index, of, partitions, "the partitions are shared anew among the workers");
+        }
+    }
+
+    /// Takes no more messages; what was taken stays ours. All of it has been handed on when this ends.
     pub async fn stop_consuming(&self) {
-        let cancelled = self.shared.consumer_channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
-        if let Err(error) = within(cancelled).await {
-            self.give_up(error.to_string());
+        self.shared.stopped.cancel();
+        self.shared.subscriptions.close();
+        if tokio::time::timeout(TIME_LIMIT, self.shared.subscriptions.wait()).await.is_err() {
+            self.give_up("the broker did not let the consumers go");
         }
     }
 
@@ -127,6 +166,7 @@ impl Session {
         // Where closing fails or takes too long there is nothing left to close.
         let close = async |connection: &Connection| tokio::time::timeout(TIME_LIMIT / 4, connection.close(200, "bye".into())).await.ok();
         tokio::join!(close(&self.shared.publishing), close(&self.shared.consuming));
+        self.shared.closed.cancel();
     }
 
     pub(super) fn publisher(&self) -> &Publisher {
@@ -137,94 +177,63 @@ impl Session {
         &self.shared.names
     }
 
-    /// Looks at both connections until the session is over.
-    fn watch(&self, metrics: Arc<Metrics>, readiness: Arc<Readiness>) {
-        let session = self.clone();
-        tokio::spawn(async move {
-            while !session.is_lost() {
-                let shared = &session.shared;
-                if !shared.consuming.status().connected() || !shared.consumer_channel.status().connected() {
-                    session.give_up("the consuming connection to the broker was lost");
-                }
-                if !shared.publishing.status().connected() {
-                    session.give_up("the publishing connection to the broker was lost");
-                }
-                let blocked = shared.publishing.status().blocked();
-                readiness.blocked(blocked);
-                metrics.broker_blocked.set(blocked.into());
-                tokio::select! {
-                    () = session.lost() => {}
-                    () = tokio::time::sleep(LOOK) => {}
-                }
-            }
-        });
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
-    /// Proves that the consumer hears: messages that wait twice in a row while none is held mean that it does not.
-    /// Asking also proves that the connection is alive in both directions.
-    fn listen(&self, metrics: Arc<Metrics>) {
-        let session = self.clone();
-        tokio::spawn(async move {
-            let mut deaf = false;
-            loop {
-                tokio::select! {
-                    () = session.lost() => return,
-                    () = tokio::time::sleep(LISTEN) => {}
-                }
-                match session.waiting_messages().await {
-                    Ok(waiting) if waiting > 0 && metrics.held() == 0 => {
-                        if deaf {
-                            session.give_up("messages wait in the queue and none is delivered");
-                        }
-                        deaf = true;
-                    }
-                    Ok(_) => deaf = false,
-                    // Who may consume but not ask goes without this proof.
-                    Err(error) if error.is_forbidden() => return,
-                    Err(error) => session.give_up(format!("the commands queue can't be asked: {error}")),
-                }
-            }
-        });
+    pub(super) fn consuming(&self) -> &Connection {
+        &self.shared.consuming
     }
 
-    async fn waiting_messages(&self) -> Result<u32, ConnectError> {
-        let channel = within(self.shared.consuming.create_channel()).await?;
-        let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
-        let queue = within(channel.queue_declare(self.shared.names.commands().as_str().into(), options, FieldTable::default())).await?;
-        within(channel.close(200, "asked".into())).await?;
-        Ok(queue.message_count())
+    pub(super) fn publishing(&self) -> &Connection {
+        &self.shared.publishing
+    }
+
+    pub(super) fn consumed(&self) -> &[Consumed] {
+        self.shared.consumed.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn share(&self) -> Share {
+        *self.shared.share.borrow()
+    }
+
+    /// Ends when no more is to be taken.
+    pub(super) async fn stopped(&self) {
+        self.shared.stopped.cancelled().await;
+    }
+
+    /// Ends when its connections are closed.
+    pub(super) async fn closed(&self) {
+        self.shared.closed.cancelled().await;
+    }
+
+    /// Whether the session is over, or is to take no more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_lost() || self.shared.stopped.is_cancelled()
+    }
+
+    /// Shows how many partitions are this worker's.
+    fn tell_share(&self) -> usize {
+        let owned = self.share().owned(self.shared.partitions);
+        self.metrics().partitions.set(owned.try_into().unwrap_or(i64::MAX));
+        owned
     }
 }
 
 impl Deliveries {
     /// What has arrived, at least one and at most `most`; `None` when the session is over.
     pub async fn next(&mut self, most: usize) -> Option<Vec<Delivery>> {
-        let mut arrived = vec![self.one().await?];
+        let first = tokio::select! {
+            () = self.session.lost() => return None,
+            first = self.arrived.recv() => first?,
+        };
+        let mut arrived = vec![first];
         while arrived.len() < most {
             // What is there already comes along; nobody waits for more.
-            let Some(next) = self.consumer.next().now_or_never() else { break };
-            let Some(delivery) = self.receive(next) else { break };
-            arrived.push(delivery);
+            let Ok(next) = self.arrived.try_recv() else { break };
+            arrived.push(next);
         }
         Some(arrived)
-    }
-
-    async fn one(&mut self) -> Option<Delivery> {
-        let lost = self.session.shared.lost.clone();
-        tokio::select! {
-            () = lost.cancelled() => None,
-            next = self.consumer.next() => self.receive(next),
-        }
-    }
-
-    /// After an error the client says nothing more, so the session ends with it.
-    fn receive(&self, next: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
-        match next {
-            Some(Ok(delivery)) => return Some(Delivery::new(delivery, self.session.clone(), self.metrics.hold())),
-            Some(Err(error)) => self.session.give_up(format!("the consumer failed: {error}")),
-            None => self.session.give_up("the broker cancelled the consumer (was the queue deleted?)"),
-        }
-        None
     }
 }
 

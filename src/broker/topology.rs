@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Connection, ExchangeKind};
 use tokio::time::Instant;
 
-use super::{ConnectError, within};
+use super::names::Names;
+use super::{ConnectError, Settings, request};
 
 /// What is done about the topology at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,45 +20,6 @@ pub enum Topology {
     None,
 }
 
-/// The names under one prefix.
-#[derive(Debug, Clone)]
-pub struct Names {
-    prefix: String,
-}
-
-impl Names {
-    pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
-    }
-
-    /// The exchange that producers publish to, and the queue that the worker consumes.
-    pub fn commands(&self) -> String {
-        format!("{}.commands", self.prefix)
-    }
-
-    pub fn events(&self) -> String {
-        format!("{}.events", self.prefix)
-    }
-
-    pub fn dead(&self) -> String {
-        format!("{}.dead", self.prefix)
-    }
-
-    /// The exchange, and the queue, of one delay; the delay is spelled as configured.
-    pub fn deferred(&self, delay: &str) -> String {
-        format!("{}.deferred.{delay}", self.prefix)
-    }
-
-    pub fn sqlite_owner(&self) -> String {
-        format!("{}.sqlite-owner", self.prefix)
-    }
-
-    /// Whether a queue name is one of ours, which no reply may go to.
-    pub fn owns(&self, name: &str) -> bool {
-        name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))
-    }
-}
-
 /// How long a worker waits for the owner's queue of one that has died a moment ago: the broker needs a while to notice.
 const OWNER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,44 +27,123 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(5);
 /// RabbitMQ 4 drops, or dead-letters, what came back 20 times; -1 means "no limit" to 4.x only, and to 3.10 "none at all".
 const DELIVERY_LIMIT: i32 = 1_000_000;
 
-struct Queue {
-    name: String,
-    arguments: FieldTable,
-    /// The exchange that it is bound to, with `#`.
-    bound_to: Option<String>,
+/// The share of the keys that each partition gets: the same for all.
+const WEIGHT: &str = "1";
+
+/// Brings the broker to the topology, or sees that it is there.
+pub async fn prepare(connection: &Connection, settings: &Settings, names: &Names) -> Result<(), ConnectError> {
+    if settings.topology == Topology::None {
+        return Ok(());
+    }
+    let parking = request::exchange_exists(connection, &names.parking()).await?;
+    check_number(connection, settings.partitions, names, parking).await?;
+    let passive = settings.topology == Topology::Check;
+    for name in [names.commands(), names.events()] {
+        request::exchange(connection, &name, ExchangeKind::Topic, passive).await?;
+    }
+    request::queue(connection, &names.dead(), quorum(), passive).await?;
+    for (delay, time) in &settings.defer {
+        // A fanout before each deferred queue: through the default exchange a message would come back with the queue's
+        // name as its routing key, and the account's would be lost.
+        let name = names.deferred(delay);
+        request::exchange(connection, &name, ExchangeKind::Fanout, passive).await?;
+        request::queue(connection, &name, deferred(names, *time), passive).await?;
+        if !passive {
+            request::bind_queue(connection, &name, &name, "#").await?;
+        }
+    }
+    // While commands are parked a route to the queues would undo the parking.
+    if passive || parking {
+        return check_partitions(connection, settings.partitions, names).await;
+    }
+    declare_partitions(connection, settings.partitions, names).await?;
+    route_to_partitions(connection, settings.partitions, names).await
 }
 
-struct Exchange {
-    name: String,
-    kind: ExchangeKind,
+/// Refuses another number of partitions than the queues are made for: commands would be left where nobody takes them,
+/// and those of one account would be in two queues.
+async fn check_number(connection: &Connection, told: u16, names: &Names, parking: bool) -> Result<(), ConnectError> {
+    let exists = async |name: String| Ok::<_, ConnectError>(request::look(connection, &name).await?.map(|_| name));
+    let stray = match told {
+        1 => exists(names.partition(0)).await?,
+        _ => match exists(names.commands()).await? {
+            None => exists(names.partition(told)).await?,
+            found => found,
+        },
+    };
+    if let Some(found) = stray {
+        return Err(ConnectError::OtherPartitions { told, found: format!("the queue `{found}` exists") });
+    }
+    let last = names.command_queues(told).pop().unwrap_or_default();
+    // The exchange is declared last: where it is missing, declaring was interrupted, and is taken up again.
+    let complete = parking || (told > 1 && request::exchange_exists(connection, &names.partitions()).await?);
+    if complete && exists(last.clone()).await?.is_none() {
+        return Err(ConnectError::OtherPartitions { told, found: format!("the queue `{last}` does not exist") });
+    }
+    Ok(())
 }
 
-fn exchanges(names: &Names, defer: &[(String, Duration)]) -> Vec<Exchange> {
-    let topic = |name| Exchange { name, kind: ExchangeKind::Topic };
-    // A fanout before each deferred queue: through the default exchange a message would come back with the queue's name
-    // as its routing key, and the account's would be lost.
-    let fanout = |(delay, _): &(String, Duration)| Exchange { name: names.deferred(delay), kind: ExchangeKind::Fanout };
-    [topic(names.commands()), topic(names.events())].into_iter().chain(defer.iter().map(fanout)).collect()
+async fn check_partitions(connection: &Connection, partitions: u16, names: &Names) -> Result<(), ConnectError> {
+    for name in names.command_queues(partitions) {
+        request::queue(connection, &name, FieldTable::default(), true).await?;
+    }
+    if partitions > 1 {
+        request::exchange(connection, &names.partitions(), hashing(), true).await?;
+    }
+    Ok(())
 }
 
-fn queues(names: &Names, defer: &[(String, Duration)]) -> Vec<Queue> {
-    let mut commands = quorum();
+/// The queues, and what spreads commands over them. Nothing comes to them yet.
+pub async fn declare_partitions(connection: &Connection, partitions: u16, names: &Names) -> Result<(), ConnectError> {
+    let queues = names.command_queues(partitions);
+    for name in &queues {
+        request::queue(connection, name, commands(names), false).await?;
+    }
+    if partitions > 1 {
+        declare_spreading(connection, names).await?;
+        for name in &queues {
+            request::bind_queue(connection, name, &names.partitions(), WEIGHT).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The exchange that spreads the commands.
+pub async fn declare_spreading(connection: &Connection, names: &Names) -> Result<(), ConnectError> {
+    request::exchange(connection, &names.partitions(), hashing(), false).await
+}
+
+/// Lets the commands come to their partitions.
+pub async fn route_to_partitions(connection: &Connection, partitions: u16, names: &Names) -> Result<(), ConnectError> {
+    match partitions {
+        1 => request::bind_queue(connection, &names.commands(), &names.commands(), "#").await,
+        _ => request::bind_exchange(connection, &names.partitions(), &names.commands()).await,
+    }
+}
+
+/// By the routing key, which is the account: all commands of one account are in one partition.
+fn hashing() -> ExchangeKind {
+    ExchangeKind::Custom("x-consistent-hash".to_owned())
+}
+
+/// What every queue of commands is declared with.
+pub fn commands(names: &Names) -> FieldTable {
+    let mut arguments = quorum();
     // One worker consumes at a time: that is what keeps the order of acceptance.
-    commands.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
-    dead_letter_to(&mut commands, "");
-    commands.insert("x-dead-letter-routing-key".into(), text(&names.dead()));
-    let commands = Queue { name: names.commands(), arguments: commands, bound_to: Some(names.commands()) };
-    let dead = Queue { name: names.dead(), arguments: quorum(), bound_to: None };
-    let deferred = defer.iter().map(|(name, delay)| {
-        let mut arguments = quorum();
-        // The queue's own TTL keeps the order; one for each message would be looked at only at the queue's head.
-        let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(millis));
-        // Back with the routing key that it came with.
-        dead_letter_to(&mut arguments, &names.commands());
-        Queue { name: names.deferred(name), arguments, bound_to: Some(names.deferred(name)) }
-    });
-    [commands, dead].into_iter().chain(deferred).collect()
+    arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    dead_letter_to(&mut arguments, "");
+    arguments.insert("x-dead-letter-routing-key".into(), text(&names.dead()));
+    arguments
+}
+
+fn deferred(names: &Names, delay: Duration) -> FieldTable {
+    let mut arguments = quorum();
+    // The queue's own TTL keeps the order; one for each message would be looked at only at the queue's head.
+    let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(millis));
+    // Back with the routing key that it came with.
+    dead_letter_to(&mut arguments, &names.commands());
+    arguments
 }
 
 fn quorum() -> FieldTable {
@@ -125,69 +165,15 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// Brings the broker to the topology, or sees that it is there.
-pub async fn prepare(connection: &Connection, topology: Topology, names: &Names, defer: &[(String, Duration)]) -> Result<(), ConnectError> {
-    if topology == Topology::None {
-        return Ok(());
-    }
-    let passive = topology == Topology::Check;
-    for exchange in exchanges(names, defer) {
-        let channel = within(connection.create_channel()).await?;
-        let options = ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
-        let declared = within(channel.exchange_declare(exchange.name.as_str().into(), exchange.kind, options, FieldTable::default())).await;
-        declared.map_err(|error| error.about(format!("exchange `{}`", exchange.name)))?;
-        close(&channel).await;
-    }
-    for queue in queues(names, defer) {
-        let channel = within(connection.create_channel()).await?;
-        let about = |error: ConnectError| error.about(format!("queue `{}`", queue.name));
-        let options = QueueDeclareOptions { passive, durable: true, ..Default::default() };
-        within(channel.queue_declare(queue.name.as_str().into(), options, queue.arguments.clone())).await.map_err(about)?;
-        if let Some(exchange) = queue.bound_to.as_deref().filter(|_| !passive) {
-            let bound = channel.queue_bind(
-                queue.name.as_str().into(),
-                exchange.into(),
-                "#".into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            );
-            within(bound).await.map_err(about)?;
-        }
-        close(&channel).await;
-    }
-    Ok(())
-}
-
 /// Takes the queue that only one worker with a SQLite ledger can hold: it is gone with the connection.
 pub async fn own_sqlite(connection: &Connection, names: &Names) -> Result<(), ConnectError> {
-    let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
     let name = names.sqlite_owner();
     let patient_until = Instant::now() + OWNER_PATIENCE;
-    loop {
-        // Being refused closes the channel, so each try has its own.
-        let channel = within(connection.create_channel()).await?;
-        match within(channel.queue_declare(name.as_str().into(), options, FieldTable::default())).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_locked() && Instant::now() < patient_until => tokio::time::sleep(OWNER_PATIENCE / 20).await,
-            Err(error) if error.is_locked() => return Err(ConnectError::OwnedByAnother(name)),
-            Err(error) => return Err(error.about(format!("queue `{name}`"))),
+    while !request::own(connection, &name).await? {
+        if Instant::now() >= patient_until {
+            return Err(ConnectError::OwnedByAnother(name));
         }
+        tokio::time::sleep(OWNER_PATIENCE / 20).await;
     }
-}
-
-async fn close(channel: &Channel) {
-    // It held nothing; where closing fails the connection is gone, and the next call says so.
-    let _ = within(channel.close(200, "done".into())).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stand_under_the_prefix() {
-        let names = Names::new("kf");
-        assert_eq!(names.deferred("10m"), "kf.deferred.10m");
-        assert!(names.owns("kf.dead") && !names.owns("kfx.dead") && !names.owns("kf") && !names.owns("amq.gen-1"));
-    }
+    Ok(())
 }

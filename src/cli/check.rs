@@ -18,6 +18,7 @@ pub fn check(config: &Config) -> Exit {
         "  broker             {} on {}:{}",
         config.broker.prefix, config.broker.uri.authority.host, config.broker.uri.authority.port
     ));
+    super::print(format_args!("  partitions         {}", config.broker.partitions));
     super::print(format_args!("  WeChat             {}", config.wechat.base_urls.join(", ")));
     super::print(format_args!("  Official Accounts  {}", accounts.join(", ")));
     super::print(format_args!("  ledger             {}", config.ledger.place));

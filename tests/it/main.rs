@@ -18,6 +18,7 @@ mod layout;
 mod ledger_outages;
 mod order;
 mod outages;
+mod partitions;
 mod pauses;
 mod private_postgres;
 mod reading_back;

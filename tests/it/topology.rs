@@ -1,7 +1,7 @@
 //! What the worker declares at the broker, and what it says where it finds something else.
 
 use lapin::ExchangeKind;
-use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 
@@ -30,6 +30,48 @@ async fn declare_exchange(broker: &Broker, name: &str, kind: ExchangeKind) -> Re
     broker.channel().await.exchange_declare(broker.name(name), kind, durable, FieldTable::default()).await
 }
 
+/// The arguments of every queue.
+fn common() -> [(&'static str, AMQPValue); 2] {
+    [("x-queue-type", text("quorum")), ("x-delivery-limit", AMQPValue::LongInt(1_000_000))]
+}
+
+fn at_least_once() -> [(&'static str, AMQPValue); 2] {
+    [("x-dead-letter-strategy", text("at-least-once")), ("x-overflow", text("reject-publish"))]
+}
+
+/// The arguments of a queue of commands.
+fn commands(broker: &Broker) -> Vec<(&'static str, AMQPValue)> {
+    let own = [("x-single-active-consumer", AMQPValue::Boolean(true)), ("x-dead-letter-exchange", text(""))];
+    let key = [("x-dead-letter-routing-key", text(broker.name("dead").to_string()))];
+    [&common()[..], &at_least_once(), &own, &key].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_what_the_contract_says() {
+    let mut stage = Stage::new().await;
+    let mut settings = stage.settings();
+    settings.set("amqp.partitions", 2);
+    let mut worker = stage.worker_with(&settings).await;
+    let broker = &stage.broker;
+    for queue in ["commands.0", "commands.1"] {
+        assert_eq!(broker.ready(queue).await, Some(0), "{queue} is declared");
+        declare_queue(broker, queue, &commands(broker)).await.unwrap_or_else(|error| panic!("{queue}: {error}"));
+    }
+    assert_eq!((broker.ready("commands").await, broker.ready("commands.2").await), (None, None), "and no other");
+    let hash = ExchangeKind::Custom("x-consistent-hash".to_owned());
+    declare_exchange(broker, "partitions", hash).await.expect("the exchange that spreads commands");
+    assert_eq!(worker.terminate().await, Some(0));
+    settings.set("amqp.topology", "check");
+    let mut worker = stage.worker_with(&settings).await;
+    assert_eq!(worker.terminate().await, Some(0));
+    let channel = stage.broker.channel().await;
+    channel.exchange_delete(stage.broker.name("partitions"), ExchangeDeleteOptions::default()).await.expect("it was there");
+    let mut worker = stage.spawn(&settings);
+    assert_eq!(worker.exit_code().await, Some(78));
+    let log = worker.log();
+    assert!(log.contains(&stage.broker.name("partitions").to_string()), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanges_and_queues_are_what_the_contract_says() {
     let mut stage = Stage::new().await;
@@ -49,19 +91,12 @@ async fn exchanges_and_queues_are_what_the_contract_says() {
         declare_exchange(broker, exchange, kind).await.unwrap_or_else(|error| panic!("{exchange}: {error}"));
     }
 
-    let limit = ("x-delivery-limit", AMQPValue::LongInt(1_000_000));
-    let common = [("x-queue-type", text("quorum")), limit];
-    let at_least_once = [("x-dead-letter-strategy", text("at-least-once")), ("x-overflow", text("reject-publish"))];
-    let dead = broker.name("dead").to_string();
-    let own = [("x-single-active-consumer", AMQPValue::Boolean(true)), ("x-dead-letter-exchange", text(""))];
-    let key = [("x-dead-letter-routing-key", text(dead))];
-    let commands = [&common[..], &at_least_once, &own, &key].concat();
-    declare_queue(broker, "commands", &commands).await.expect("the queue of commands");
-    declare_queue(broker, "dead", &common).await.expect("the queue of dead letters");
+    declare_queue(broker, "commands", &commands(broker)).await.expect("the queue of commands");
+    declare_queue(broker, "dead", &common()).await.expect("the queue of dead letters");
     let back = [("x-dead-letter-exchange", text(broker.name("commands").to_string()))];
     for (name, delay) in [("deferred.7s", 7_000), ("deferred.8m", 480_000)] {
         let ttl = [("x-message-ttl", AMQPValue::LongInt(delay))];
-        let deferred = [&common[..], &at_least_once, &back, &ttl].concat();
+        let deferred = [&common()[..], &at_least_once(), &back, &ttl].concat();
         declare_queue(broker, name, &deferred).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
     assert_eq!(stage.settle(worker).await.len(), 0);

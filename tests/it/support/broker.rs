@@ -21,6 +21,9 @@ use super::DEADLINE;
 /// The queue of events that outlives a connection.
 const KEPT_EVENTS: &str = "kept-events";
 
+/// More partitions than this no test has.
+const MOST_PARTITIONS: usize = 8;
+
 /// A connection to a broker, under one prefix of its own.
 pub struct Broker {
     connection: Connection,
@@ -135,8 +138,9 @@ impl Broker {
         // A broker that a failed test has left behind dead has nothing to be removed.
         let Ok(channel) = self.connection.create_channel().await else { return };
         let delays = deferred.iter().map(|delay| format!("deferred.{delay}"));
-        let names: Vec<String> = ["commands", "events", "dead", KEPT_EVENTS].map(str::to_owned).into_iter().chain(delays).collect();
-        for name in names {
+        let names = ["commands", "events", "dead", KEPT_EVENTS, "partitions", "parked", "parking", "unparking"].map(str::to_owned);
+        let partitions = (0..MOST_PARTITIONS).map(|number| format!("commands.{number}"));
+        for name in names.into_iter().chain(partitions).chain(delays) {
             // A test that fails early leaves some of them undeclared; the broker takes that as done.
             let _ = channel.queue_delete(self.name(&name), QueueDeleteOptions::default()).await;
             let _ = channel.exchange_delete(self.name(&name), ExchangeDeleteOptions::default()).await;

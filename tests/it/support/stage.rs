@@ -28,6 +28,8 @@ pub struct Stage {
     database: Option<postgres::Database>,
     /// The delays for which deferred queues may have been declared.
     deferred: Vec<String>,
+    /// How many partitions the last worker was told.
+    partitions: usize,
 }
 
 impl Stage {
@@ -66,6 +68,7 @@ impl Stage {
             folder,
             database: std::env::var_os("KF_TEST_LEDGER").map(|_| postgres::database()),
             deferred: DEFER.map(str::to_owned).to_vec(),
+            partitions: 1,
         }
     }
 
@@ -106,13 +109,13 @@ impl Stage {
 
     /// A worker that may never get ready.
     pub fn spawn(&mut self, settings: &Settings) -> Worker {
-        self.remember_deferred(settings);
+        self.remember(settings);
         Worker::spawn(self.folder.path(), settings)
     }
 
     /// A second worker, with a folder of its own for its configuration and log.
     pub fn spawn_second(&mut self, settings: &Settings) -> Worker {
-        self.remember_deferred(settings);
+        self.remember(settings);
         let folder = self.folder.path().join("second");
         std::fs::create_dir_all(&folder).expect("a folder for the second worker");
         Worker::spawn(&folder, settings)
@@ -163,7 +166,9 @@ impl Stage {
     /// about, nothing may be left at the broker, and WeChat must not have seen two calls for one account at once.
     pub async fn settle(&mut self, mut worker: Worker) -> Vec<Received> {
         assert_eq!(worker.terminate().await, Some(0), "the worker ends in order");
-        assert_eq!(self.broker.ready("commands").await, Some(0), "every command is acknowledged");
+        for queue in self.command_queues() {
+            assert_eq!(self.broker.ready(&queue).await, Some(0), "every command of `{queue}` is acknowledged");
+        }
         for delay in self.deferred.clone() {
             assert!(self.broker.ready(&format!("deferred.{delay}")).await.is_none_or(|count| count == 0), "nothing is put off");
         }
@@ -192,13 +197,22 @@ impl Stage {
         self.events = self.broker.kept_events().await;
     }
 
+    /// The queues that the last worker consumes, without the prefix.
+    pub fn command_queues(&self) -> Vec<String> {
+        match self.partitions {
+            1 => vec!["commands".to_owned()],
+            several => (0..several).map(|number| format!("commands.{number}")).collect(),
+        }
+    }
+
     fn ledger_path(&self) -> PathBuf {
         self.path("ledger.db")
     }
 
-    fn remember_deferred(&mut self, settings: &Settings) {
+    fn remember(&mut self, settings: &Settings) {
         let delays = settings.get("retry.defer").and_then(Value::as_array).into_iter().flatten();
         self.deferred.extend(delays.filter_map(Value::as_str).map(str::to_owned));
+        self.partitions = settings.get("amqp.partitions").and_then(Value::as_u64).map_or(1, |number| number.try_into().expect("a number"));
     }
 }
 
