@@ -1,6 +1,7 @@
 //! What is known of each Official Account: what holds it back and why, its token, its rate, and its part of the window.
 
 mod in_hand;
+mod kept_token;
 mod official_account;
 mod pauses;
 mod rate;

@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 use tokio::time::Instant;
 
-use crate::ledger::StoredToken;
+use crate::ledger::{FetchedToken, StoredToken};
 use crate::outcome::AttemptFailure;
 use crate::retry::WECHAT_DAY;
 use crate::wechat::Token;
@@ -30,7 +30,7 @@ pub struct State {
     /// What the ledger holds was read.
     pub loaded: bool,
     /// What has not been written to the ledger yet. Nothing is fetched before it is.
-    pub unsaved: Option<StoredToken>,
+    pub unsaved: Option<FetchedToken>,
 }
 
 pub struct Held {
@@ -82,6 +82,22 @@ impl State {
             let given_up = self.refused.as_ref().is_some_and(|refused| refused.given_up && refused.token == *token);
             self.refused = Some(Refused { token: token.clone(), at: now, given_up });
         }
+    }
+
+    /// Takes up a token that the ledger keeps, where it is still good and neither the held one nor the one that WeChat
+    /// refused.
+    pub fn adopt(&mut self, kept: &StoredToken) -> Option<Token> {
+        let token = Token::new(kept.access_token.expose().to_owned());
+        let held = self.held.as_ref().is_some_and(|held| held.token == token);
+        let refused = self.refused.as_ref().is_some_and(|refused| refused.token == token);
+        let left = Duration::try_from(kept.ends_at.duration_since(Timestamp::now())).unwrap_or_default();
+        (!held && !refused && !left.is_zero()).then(|| self.hold(token, left))
+    }
+
+    /// There is a new token: former failures count no more.
+    pub fn fetched(&mut self) {
+        self.failures = 0;
+        self.rest = None;
     }
 
     pub fn forced_today(&self) -> u32 {

@@ -1,17 +1,16 @@
-//! Access tokens: one fetch at a time for each source, renewed before they end, never fetched in a loop, and those that
-//! are dear kept in the ledger.
+//! Access tokens: one fetch at a time for each source, renewed before they end, and never fetched in a loop.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::kept_token::{Asked, Turn};
 use super::token_state::{State, Use};
-use crate::ledger::{Ledger, LedgerError, Reader, StoredToken};
+use crate::ledger::{Ledger, LedgerError, Reader};
 use crate::metrics::Metrics;
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
 use crate::secret::Secret;
@@ -73,14 +72,15 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// One source of tokens, and the token it gave last.
 pub struct TokenSource {
-    /// For whom, in metrics and logs.
-    name: String,
-    kind: Kind,
+    /// For whom, in metrics and logs, and in the ledger.
+    pub(super) name: String,
+    pub(super) kind: Kind,
     /// Whoever fetches holds it, the others wait for it: that is the single flight.
     state: Mutex<State>,
 }
 
-enum Kind {
+/// The kinds of sources, a platform's own among them.
+pub(super) enum Kind {
     Stable { app: AppCredentials, forced_refreshes: u32 },
     Legacy(AppCredentials),
     Url(OwnServer),
@@ -93,7 +93,7 @@ impl NoToken {
         Self::Failed { failed: Box::new(failed), asked_wechat: true }
     }
 
-    fn not_asked(failed: AttemptFailure) -> Self {
+    pub(super) fn not_asked(failed: AttemptFailure) -> Self {
         Self::Failed { failed: Box::new(failed), asked_wechat: false }
     }
 }
@@ -133,20 +133,31 @@ impl TokenSource {
             tracing::debug!(source = self.name, rest_ms = (*until - now).as_millis(), "no token is fetched yet");
             return state.still_good(now).ok_or_else(|| NoToken::not_asked(failure.clone()));
         }
-        match self.fetch_good(&mut state, sources).await {
+        let turn = match self.ask_for_turn(&mut state, sources.ledger).await? {
+            Asked::Turn(turn) => turn,
+            Asked::Token(token) => {
+                tracing::debug!(source = self.name, "another worker sees to the access token");
+                state.fetched();
+                return Ok(token);
+            }
+            Asked::InVain(failed) => {
+                self.fetch_failed(&mut state, &failed);
+                return Err(NoToken::not_asked(failed));
+            }
+        };
+        match self.fetch_good(&mut state, &turn, sources).await {
             Ok(fetched) => {
                 sources.metrics.token_fetched(&self.name, true);
-                state.failures = 0;
-                state.rest = None;
-                self.keep(&mut state, &fetched, sources.ledger).await?;
-                Ok(state.hold(fetched.token, fetched.life))
+                state.fetched();
+                self.keep(&mut state, fetched, turn, sources.ledger).await
             }
-            Err(NoToken::Failed { failed, asked_wechat }) => {
+            Err(error) => {
+                turn.give_back(sources.ledger).await;
+                let NoToken::Failed { failed, asked_wechat } = error else { return Err(error) };
                 sources.metrics.token_fetched(&self.name, false);
                 let token = self.fetch_failed(&mut state, &failed);
                 token.ok_or(NoToken::Failed { failed, asked_wechat })
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -178,8 +189,8 @@ impl TokenSource {
     }
 
     /// Fetches until there is a token that may be used, which takes two fetches at most.
-    async fn fetch_good(&self, state: &mut State, sources: Sources<'_>) -> Result<Fetched, NoToken> {
-        let fetched = self.fetch(false, sources).await?;
+    async fn fetch_good(&self, state: &mut State, turn: &Turn, sources: Sources<'_>) -> Result<Fetched, NoToken> {
+        let fetched = self.fetch(false, turn, sources).await?;
         let no_token = |class| Err(NoToken::asked(unchanged(class)));
         match state.consider(&fetched.token, Instant::now(), self.may_force(state)) {
             Use::Now => Ok(fetched),
@@ -188,12 +199,12 @@ impl TokenSource {
             Use::ForceAnother => {
                 tracing::warn!(source = self.name, "WeChat refuses the token that it gives out; a new one is forced");
                 state.count_forced();
-                self.fetch(true, sources).await
+                self.fetch(true, turn, sources).await
             }
         }
     }
 
-    async fn fetch(&self, force: bool, sources: Sources<'_>) -> Result<Fetched, NoToken> {
+    async fn fetch(&self, force: bool, turn: &Turn, sources: Sources<'_>) -> Result<Fetched, NoToken> {
         let wechat = sources.wechat;
         let fetched = match &self.kind {
             Kind::Stable { app, .. } => wechat.stable_token(app, force).await,
@@ -204,13 +215,11 @@ impl TokenSource {
                 Err(failed) => return Err(NoToken::not_asked(failed)),
             },
             Kind::Authorizer { platform, platform_id, app_id, refresh_token } => {
-                // Read again each time: under another configuration, a source before this one may just have changed it.
-                let kept = sources.ledger.token(self.name.clone()).await.map_err(NoToken::Ledger)?;
-                let kept = kept.filter(|kept| kept.origin == self.origin()).and_then(|kept| kept.refresh_token);
-                let asked_with = kept.as_ref().unwrap_or(refresh_token);
-                let mut fetched = fetch_authorizer((platform_id, platform), app_id, asked_with, sources).await?;
+                let kept = turn.refresh_token();
+                let asked_with = kept.unwrap_or(refresh_token);
+                let mut fetched = fetch_authorizer((platform_id, platform), app_id, asked_with, turn, sources).await?;
                 // Where WeChat gives no other, this one is still the one.
-                fetched.refresh_token = fetched.refresh_token.or(kept);
+                fetched.refresh_token = fetched.refresh_token.or_else(|| kept.cloned());
                 return Ok(fetched);
             }
         };
@@ -241,61 +250,6 @@ impl TokenSource {
         state.rest = Some((Instant::now() + rest, failed.clone()));
         state.still_good(Instant::now())
     }
-
-    /// Reads what the ledger holds, the first time; writes what could not be written before.
-    async fn catch_up(&self, state: &mut State, ledger: &Ledger) -> Result<(), NoToken> {
-        let Some(owner) = self.owner() else { return Ok(()) };
-        if !state.loaded {
-            let stored = ledger.token(owner).await.map_err(NoToken::Ledger)?;
-            if let Some(stored) = stored.filter(|stored| stored.origin == self.origin()) {
-                let left = Duration::try_from(stored.ends_at.duration_since(Timestamp::now())).unwrap_or_default();
-                if !left.is_zero() {
-                    state.hold(Token::new(stored.access_token.expose().to_owned()), left);
-                }
-            }
-            state.loaded = true;
-        }
-        if let Some(unsaved) = &state.unsaved {
-            ledger.save_token(unsaved.clone()).await.map_err(NoToken::Ledger)?;
-            state.unsaved = None;
-        }
-        Ok(())
-    }
-
-    /// Writes what must survive this process into the ledger, before anybody uses it.
-    async fn keep(&self, state: &mut State, fetched: &Fetched, ledger: &Ledger) -> Result<(), NoToken> {
-        let Some(owner) = self.owner() else { return Ok(()) };
-        let stored = StoredToken {
-            owner,
-            origin: self.origin(),
-            access_token: Secret::from(fetched.token.expose().to_owned()),
-            ends_at: Timestamp::now().checked_add(fetched.life).unwrap_or(Timestamp::MAX),
-            refresh_token: fetched.refresh_token.clone(),
-        };
-        state.unsaved = Some(stored.clone());
-        ledger.save_token(stored).await.map_err(NoToken::Ledger)?;
-        state.unsaved = None;
-        Ok(())
-    }
-
-    /// Under which name the ledger keeps it; `None` for tokens that cost nothing to fetch again.
-    fn owner(&self) -> Option<String> {
-        match &self.kind {
-            Kind::Stable { .. } | Kind::Url(_) => None,
-            Kind::Legacy(_) | Kind::Authorizer { .. } | Kind::Platform(_) => Some(self.name.clone()),
-        }
-    }
-
-    /// A fingerprint of what is configured: what was kept under another configuration is of no use.
-    fn origin(&self) -> Vec<u8> {
-        let parts: [&str; 4] = match &self.kind {
-            Kind::Stable { .. } | Kind::Url(_) => [""; 4],
-            Kind::Legacy(app) => ["legacy", &app.app_id, app.app_secret.expose(), ""],
-            Kind::Platform(platform) => ["platform", &platform.app.app_id, platform.app.app_secret.expose(), ""],
-            Kind::Authorizer { platform_id, app_id, refresh_token, .. } => ["authorizer", platform_id, app_id, refresh_token.expose()],
-        };
-        Sha256::digest(parts.join("\0")).to_vec()
-    }
 }
 
 /// An authorizer's token, with the platform's own. That one is renewed once where WeChat refuses it.
@@ -303,12 +257,15 @@ async fn fetch_authorizer(
     (platform_id, platform): (&str, &TokenSource),
     app_id: &str,
     refresh_token: &Secret,
+    turn: &Turn,
     sources: Sources<'_>,
 ) -> Result<Fetched, NoToken> {
     let mut renewed = false;
     loop {
         // Boxed, since a source that asks a source would have no known size.
         let platform_token = Box::pin(platform.get(sources)).await?;
+        // The platform's token may have taken its time, and a refresh token that two workers ask with may be lost.
+        turn.prolong(sources.ledger).await?;
         match sources.wechat.authorizer_token((platform_id, &platform_token), app_id, refresh_token).await {
             Err(failed) if failed.class == Class::Token && !renewed => {
                 platform.refuse(&platform_token).await;

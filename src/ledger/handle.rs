@@ -4,8 +4,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::sheet::{Keys, Sheet};
 use super::{
-    Acceptance, Arrival, Arrived, Attendance, Claim, CleanUp, Epoch, Finished, KeptPause, LedgerError, Obstacle, OpenError, Place,
-    Position, Recorded, Settings, StoredToken, Waiting, Wanted, postgres, sqlite,
+    Acceptance, Arrival, Arrived, Attendance, Claim, CleanUp, Epoch, FetchedToken, Fetcher, Finished, KeptPause, LedgerError, Obstacle,
+    OpenError, Place, Position, Recorded, Settings, StoredToken, TokenTurn, Waiting, Wanted, postgres, sqlite,
 };
 use crate::event::Conclusion;
 use crate::outcome::Scope;
@@ -48,7 +48,9 @@ pub enum Errand {
     KeepPause(KeptPause, Reply<()>),
     ForgetPause(String, Scope, Reply<()>),
     Token(String, Reply<Option<StoredToken>>),
-    SaveToken(StoredToken, Reply<()>),
+    TokenTurn(Fetcher, Reply<TokenTurn>),
+    EndTokenTurn(Fetcher, Reply<()>),
+    SaveToken(FetchedToken, Reply<bool>),
     Wanted(String, Reply<Vec<Wanted>>),
     Prune(Position, Reply<Pruned>),
     Probe(Reply<()>),
@@ -267,11 +269,28 @@ impl Ledger {
         self.send(|reply| Errand::Token(owner, reply)).await
     }
 
-    /// Keeps a token, in place of its owner's former one.
+    /// Takes the turn to fetch an owner's token. Whoever has it and takes it again has it for as long anew.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then nothing must be fetched.
+    pub async fn token_turn(&self, fetcher: Fetcher) -> Result<TokenTurn, LedgerError> {
+        self.send(|reply| Errand::TokenTurn(fetcher, reply)).await
+    }
+
+    /// Gives a turn back in which no token was fetched.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; then it runs out by itself.
+    pub async fn end_token_turn(&self, fetcher: Fetcher) -> Result<(), LedgerError> {
+        self.send(|reply| Errand::EndTokenTurn(fetcher, reply)).await
+    }
+
+    /// Keeps a token in the place of the one that its owner had when it was fetched, and ends the turn. Answers whether it
+    /// is kept: not where another one was kept meanwhile with the same configuration.
     ///
     /// # Errors
     /// Where the ledger can't be written; then it must not be used.
-    pub async fn save_token(&self, token: StoredToken) -> Result<(), LedgerError> {
+    pub async fn save_token(&self, token: FetchedToken) -> Result<bool, LedgerError> {
         self.send(|reply| Errand::SaveToken(token, reply)).await
     }
 

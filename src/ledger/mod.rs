@@ -15,6 +15,8 @@
 //! * What was under way when its worker died is a suspect until it has been tried again, alone; one that was so at
 //!   [`MOST_DEATHS`] deaths is failed as poison. Orderly ends count nothing.
 //! * A replay of a failed command's dead letter makes the next generation of it, in its first position.
+//! * A dear token is fetched by one worker at a time, in its **turn**: a lease as well. It is kept where none was kept since
+//!   the turn began, so that a worker that wakes up late puts no older token in the place of a newer one.
 //! * Whenever the oldest unfinished command of an account waits, or its worker died, newer ones supersede it by the
 //!   rule in `order.rs`. What is in flight is never superseded.
 //! * Every answer is given after the transaction was committed and is on disk.
@@ -301,6 +303,38 @@ pub struct StoredToken {
     pub refresh_token: Option<Secret>,
 }
 
+/// A token that was fetched in a turn, to be kept.
+#[derive(Debug, Clone)]
+pub struct FetchedToken {
+    pub token: StoredToken,
+    /// The access token that was kept when the turn began.
+    pub before: Option<Secret>,
+    /// The turn ends with this.
+    pub fetcher: Fetcher,
+}
+
+/// Whoever is about to fetch an owner's token, under a name of its own.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    owner: String,
+    name: record::Holder,
+}
+
+impl Fetcher {
+    /// Somebody new who is about to fetch the token of an owner.
+    pub fn of(owner: String) -> Self {
+        Self { owner, name: new_holder() }
+    }
+}
+
+/// The answer to who wants to fetch an owner's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenTurn {
+    Yours,
+    /// Another worker may be fetching it, for so long at most.
+    Others(Duration),
+}
+
 /// What an account should be, by the commands that were accepted for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -366,7 +400,7 @@ impl OpenError {
     }
 }
 
-/// A name for this process among all that ever hold a claim.
+/// A name among all that ever hold a claim or a turn.
 fn new_holder() -> record::Holder {
     format!("{:032x}", rand::random::<u128>())
 }

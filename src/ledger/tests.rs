@@ -583,8 +583,19 @@ async fn pauses_and_tokens_outlive_the_process_and_give_way_to_newer_ones(fixtur
         refresh_token: Some(Secret::from("R1".to_owned())),
     };
     let newer = StoredToken { access_token: Secret::from("T2".to_owned()), ..token.clone() };
-    ledger.save_token(token).await.unwrap();
-    ledger.save_token(newer.clone()).await.unwrap();
+    let fetched = |token: &StoredToken, before: Option<&str>| FetchedToken {
+        token: token.clone(),
+        before: before.map(|text| Secret::from(text.to_owned())),
+        fetcher: Fetcher::of("test".to_owned()),
+    };
+    assert!(ledger.save_token(fetched(&token, None)).await.unwrap());
+    assert!(ledger.save_token(fetched(&newer, Some("T1"))).await.unwrap());
+    assert!(!ledger.save_token(fetched(&token, Some("T0"))).await.unwrap(), "it was fetched before the newer one was kept");
+    assert!(!ledger.save_token(fetched(&token, None)).await.unwrap());
+    assert!(ledger.save_token(fetched(&newer, Some("T1"))).await.unwrap(), "whoever got no answer says it again");
+    let elsewhere = StoredToken { origin: vec![3], ..newer.clone() };
+    assert!(ledger.save_token(fetched(&elsewhere, None)).await.unwrap(), "what another configuration has kept is of no use");
+    assert!(ledger.save_token(fetched(&newer, None)).await.unwrap());
     drop(ledger);
     let ledger = fixture.open().await;
     assert_eq!(ledger.pauses().await.unwrap(), [later, other.clone()]);

@@ -11,6 +11,7 @@ use super::settle::Fate;
 use super::wait::{Hold, Waited};
 use super::{Job, Worker};
 use crate::accounts::{Credentials, NoToken, OfficialAccount, Sources, Way};
+use crate::calls::Permit;
 use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, Ending, LedgerError, Position, Recorded};
@@ -91,7 +92,7 @@ impl Worker {
         if let Some(step) = self.wait_for_rate(job, &official_account, turn).await {
             return step;
         }
-        let _permit = match self.permit(job, &official_account, turn, last_time).await {
+        let permit = match self.permit(job, &official_account, turn, last_time).await {
             Ok(permit) => permit,
             Err(NoPermit::Paused(pause)) => return self.paused(job, &official_account, *pause).await,
             Err(NoPermit::HeldTooLong) => {
@@ -110,11 +111,11 @@ impl Worker {
             Err(pause) => return self.paused(job, &official_account, *pause).await,
         };
         let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
-        self.attempt_with(job, official_account, way).await
+        self.attempt_with(job, official_account, way, permit).await
     }
 
     /// The same, once it may be done.
-    async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, way: Way) -> Step {
+    async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, way: Way, permit: Permit) -> Step {
         let tried = Tried { way, begun_at: Instant::now(), called: None, asked_wechat: true };
         let _in_flight = official_account.in_hand.call();
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
@@ -148,7 +149,14 @@ impl Worker {
             return self.claim_ran_out(job).await;
         }
         match self.call(job, &call.token).await {
-            Ok(reached) => self.reached(job, &call, begun, reached).await,
+            Ok(reached) => {
+                self.calls.answered();
+                if reached == Reached::Done {
+                    // Nothing more is asked of WeChat: somebody else may call while this is recorded.
+                    drop(permit);
+                }
+                self.reached(job, &call, begun, reached).await
+            }
             Err(failed) => {
                 if failed.answer_lost {
                     self.note(job, &call.official_account, None);
@@ -175,7 +183,6 @@ impl Worker {
     /// The wanted state holds.
     async fn reached(&self, job: &mut Job, call: &Call, begun: Begun, reached: Reached) -> Step {
         let official_account = &call.official_account;
-        self.calls.answered();
         self.resume(job, call, true).await?;
         match (reached, job.command.action) {
             (Reached::Already, Action::Delete) if let Some(wait) = self.add_may_land(job, begun) => {

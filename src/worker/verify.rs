@@ -118,6 +118,9 @@ impl Worker {
             Err(failed) => {
                 let (wechat_id, reason) = (official_account.wechat_id(), failed.failure.reason);
                 tracing::debug!(official_account = wechat_id, %reason, "the kf accounts could not be listed");
+                if failed.class == Class::Token {
+                    official_account.tokens.refuse(token).await;
+                }
                 None
             }
         }

@@ -3,6 +3,7 @@
 mod authorizer;
 mod kept;
 mod own_server;
+mod shared;
 mod wechats_own;
 
 use crate::support::broker::Received;

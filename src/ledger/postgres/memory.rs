@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::connection::{Connection, Parameter};
 use super::rows::{column, word};
 use crate::ledger::handle::Pruned;
-use crate::ledger::{Attendance, KeptPause, LedgerError, Position, StoredToken, Wanted};
+use crate::ledger::{Attendance, FetchedToken, Fetcher, KeptPause, LedgerError, Position, StoredToken, TokenTurn, Wanted};
 use crate::outcome::{Answer, Failure, Scope};
 use crate::secret::Secret;
 
@@ -15,6 +15,9 @@ use crate::secret::Secret;
 const PRUNE_ROWS: i64 = 500;
 /// A worker that has not said for so long that it is alive is none.
 const ABSENT_AFTER: Duration = Duration::from_secs(10);
+/// A turn to fetch a token lasts as long as so many claims on an account, each longer than one request: a platform's verify
+/// ticket, its token, and the token that it gets for an Official Account.
+const TURN_CLAIMS: u32 = 4;
 
 pub async fn keep_pause(connection: &mut Connection, pause: &KeptPause) -> Result<(), LedgerError> {
     let answer = pause.failure.answer.as_ref();
@@ -45,6 +48,7 @@ pub async fn forget_pause(connection: &mut Connection, wechat_id: &str, scope: S
     Ok(())
 }
 
+/// Keeps a token that comes from another ledger.
 pub async fn save_token(connection: &mut Connection, token: &StoredToken) -> Result<(), LedgerError> {
     connection
         .query(
@@ -60,6 +64,61 @@ pub async fn save_token(connection: &mut Connection, token: &StoredToken) -> Res
         )
         .await?;
     Ok(())
+}
+
+/// Takes the turn to fetch a token where nobody has it, or only for as long as has passed.
+pub async fn token_turn(connection: &mut Connection, fetcher: &Fetcher, claim: Duration) -> Result<TokenTurn, LedgerError> {
+    let lasts = claim * TURN_CLAIMS;
+    let statement = "
+        WITH taken AS (
+          INSERT INTO kf_worker.token_turn AS turn (owner, fetcher, ends_at) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')
+          ON CONFLICT (owner) DO UPDATE SET fetcher = $2, ends_at = excluded.ends_at
+          WHERE turn.fetcher = $2 OR turn.ends_at <= clock_timestamp()
+          RETURNING owner)
+        SELECT EXISTS (SELECT FROM taken),
+          (SELECT extract(epoch FROM ends_at - clock_timestamp())::float8 FROM kf_worker.token_turn WHERE owner = $1)";
+    let seconds = lasts.as_secs_f64();
+    let with: [Parameter<'_>; 3] = [(&fetcher.owner, Type::TEXT), (&fetcher.name, Type::TEXT), (&seconds, Type::FLOAT8)];
+    let rows = connection.query(statement, &with).await?;
+    let row = rows.first().ok_or(LedgerError::Unreadable("no answer about a turn"))?;
+    if column(row, 0)? {
+        return Ok(TokenTurn::Yours);
+    }
+    // One that was taken in this very moment is not seen yet.
+    let left: Option<f64> = column(row, 1)?;
+    Ok(TokenTurn::Others(left.map_or(lasts, |left| Duration::try_from_secs_f64(left).unwrap_or_default())))
+}
+
+pub async fn end_token_turn(connection: &mut Connection, fetcher: &Fetcher) -> Result<(), LedgerError> {
+    let statement = "DELETE FROM kf_worker.token_turn WHERE owner = $1 AND fetcher = $2";
+    connection.query(statement, &[(&fetcher.owner, Type::TEXT), (&fetcher.name, Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// Sent twice, since an answer may be lost, it finds its own token and says the same.
+pub async fn save_fetched_token(connection: &mut Connection, fetched: &FetchedToken) -> Result<bool, LedgerError> {
+    let FetchedToken { token, before, fetcher } = fetched;
+    let statement = "
+        WITH ended AS (DELETE FROM kf_worker.token_turn WHERE owner = $1 AND fetcher = $6)
+        INSERT INTO kf_worker.token AS kept (owner, origin, access_token, ends_at, refresh_token) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (owner) DO UPDATE SET origin = $2, access_token = $3, ends_at = $4, refresh_token = $5
+        WHERE kept.origin <> $2 OR kept.access_token = $3 OR kept.access_token = $7
+        RETURNING owner";
+    let rows = connection
+        .query(
+            statement,
+            &[
+                (&token.owner, Type::TEXT),
+                (&token.origin, Type::BYTEA),
+                (&token.access_token.expose(), Type::TEXT),
+                (&token.ends_at, Type::TIMESTAMPTZ),
+                (&token.refresh_token.as_ref().map(Secret::expose), Type::TEXT),
+                (&fetcher.name, Type::TEXT),
+                (&before.as_ref().map(Secret::expose), Type::TEXT),
+            ],
+        )
+        .await?;
+    Ok(!rows.is_empty())
 }
 
 pub async fn pauses(connection: &mut Connection) -> Result<Vec<KeptPause>, LedgerError> {

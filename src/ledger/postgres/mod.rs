@@ -195,7 +195,11 @@ impl Clerk {
                 drop(reply.send(memory::forget_pause(connection, &wechat_id, scope).await));
             }
             Errand::Token(owner, reply) => drop(reply.send(memory::token(connection, &owner).await)),
-            Errand::SaveToken(token, reply) => drop(reply.send(memory::save_token(connection, &token).await)),
+            Errand::TokenTurn(fetcher, reply) => {
+                drop(reply.send(memory::token_turn(connection, &fetcher, self.settings.lease).await));
+            }
+            Errand::EndTokenTurn(fetcher, reply) => drop(reply.send(memory::end_token_turn(connection, &fetcher).await)),
+            Errand::SaveToken(token, reply) => drop(reply.send(memory::save_fetched_token(connection, &token).await)),
             Errand::Wanted(wechat_id, reply) => drop(reply.send(memory::wanted(connection, &wechat_id).await)),
             Errand::Prune(after, reply) => drop(reply.send(memory::prune(connection, after, self.settings.retention).await)),
             Errand::Probe(reply) => drop(reply.send(memory::probe(connection).await)),

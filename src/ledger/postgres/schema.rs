@@ -82,6 +82,13 @@ const STEPS: [&str; 1] = ["
         refresh_token   text
     );
 
+    -- Who fetches a token just now, and until when the others wait for it.
+    CREATE TABLE kf_worker.token_turn (
+        owner           text PRIMARY KEY,
+        fetcher         text NOT NULL,
+        ends_at         timestamptz NOT NULL
+    );
+
     -- The workers, by the name under which they claim.
     CREATE TABLE kf_worker.worker (
         holder          text PRIMARY KEY,

@@ -101,7 +101,7 @@ impl Target {
     /// Forgets everything, and is nobody's ledger again.
     pub async fn empty(&mut self) -> Result<(), LedgerError> {
         for statement in [
-            "TRUNCATE kf_worker.command, kf_worker.account, kf_worker.pause, kf_worker.token",
+            "TRUNCATE kf_worker.command, kf_worker.account, kf_worker.pause, kf_worker.token, kf_worker.token_turn",
             "UPDATE kf_worker.identity SET ledger_id = replace(gen_random_uuid()::text, '-', ''), move = NULL",
         ] {
             self.connection.query(statement, &[]).await?;

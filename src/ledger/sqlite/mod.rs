@@ -19,7 +19,7 @@ pub use source::{Moved, Source};
 use super::handle::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of};
 use super::record::CommandRecord;
 use super::sheet::Terms;
-use super::{Attendance, LedgerError, Settings, StoredToken, Wanted};
+use super::{Attendance, FetchedToken, LedgerError, Settings, StoredToken, TokenTurn, Wanted};
 use crate::event::now;
 
 /// How long SQLite waits for another program's lock (a backup, say) before a request fails.
@@ -144,6 +144,17 @@ fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Keeps a token where none was kept since it was asked for, or only one of another configuration.
+fn save_token(transaction: &Transaction<'_>, fetched: &FetchedToken) -> Result<bool, LedgerError> {
+    let FetchedToken { token, before, .. } = fetched;
+    let kept = memory::token(transaction, &token.owner)?.filter(|kept| kept.origin == token.origin).map(|kept| kept.access_token);
+    let newer = kept.is_some_and(|kept| kept != token.access_token && Some(&kept) != before.as_ref());
+    if !newer {
+        memory::save_token(transaction, token)?;
+    }
+    Ok(!newer)
+}
+
 /// Which file it is, whatever stands at its path later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileIdentity {
@@ -219,7 +230,10 @@ impl Writer {
                 self.answer(reply, |transaction| memory::forget_pause(transaction, &wechat_id, scope));
             }
             Errand::Token(owner, reply) => self.answer(reply, |transaction| memory::token(transaction, &owner)),
-            Errand::SaveToken(token, reply) => self.answer(reply, |transaction| memory::save_token(transaction, &token)),
+            // There is none but this one.
+            Errand::TokenTurn(_, reply) => drop(reply.send(Ok(TokenTurn::Yours))),
+            Errand::EndTokenTurn(_, reply) => drop(reply.send(Ok(()))),
+            Errand::SaveToken(token, reply) => self.answer(reply, |transaction| save_token(transaction, &token)),
             Errand::Wanted(wechat_id, reply) => self.answer(reply, |transaction| memory::wanted(transaction, &wechat_id)),
             Errand::Prune(after, reply) => {
                 let before = now().checked_sub(retention).unwrap_or(Timestamp::MIN);

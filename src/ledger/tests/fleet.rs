@@ -137,6 +137,62 @@ async fn an_attempt_that_came_to_no_call_is_not_counted() {
 }
 
 #[tokio::test]
+async fn one_worker_at_a_time_has_the_turn_to_fetch_a_token() {
+    let (_fixture, one, two) = two(LONG, LONG).await;
+    let [first, second, other] = ["test", "test", "other"].map(|owner| Fetcher::of(owner.to_owned()));
+    assert_eq!(one.token_turn(first.clone()).await.unwrap(), TokenTurn::Yours);
+    assert_eq!(one.token_turn(first.clone()).await.unwrap(), TokenTurn::Yours, "it has it already");
+    let TokenTurn::Others(left) = two.token_turn(second.clone()).await.unwrap() else { panic!("it is the first one's") };
+    assert!(left > 3 * LONG && left <= 4 * LONG, "{left:?}");
+    // Even in one process: a source of another configuration is a stranger.
+    assert_ne!(one.token_turn(second.clone()).await.unwrap(), TokenTurn::Yours);
+    assert_eq!(two.token_turn(other).await.unwrap(), TokenTurn::Yours, "another owner's is another matter");
+    two.end_token_turn(second.clone()).await.unwrap();
+    assert_ne!(two.token_turn(second.clone()).await.unwrap(), TokenTurn::Yours, "nobody gives back what is not his");
+    one.end_token_turn(first.clone()).await.unwrap();
+    assert_eq!(two.token_turn(second).await.unwrap(), TokenTurn::Yours);
+    assert_ne!(one.token_turn(first).await.unwrap(), TokenTurn::Yours);
+}
+
+#[tokio::test]
+async fn a_turn_to_fetch_a_token_runs_out_and_ends_with_the_token_that_is_kept() {
+    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let [first, second, third] = [(); 3].map(|()| Fetcher::of("test".to_owned()));
+    let fetched = |text: &str, fetcher: &Fetcher| FetchedToken {
+        token: StoredToken {
+            owner: "test".to_owned(),
+            origin: vec![1],
+            access_token: Secret::from(text.to_owned()),
+            ends_at: Timestamp::UNIX_EPOCH,
+            refresh_token: None,
+        },
+        before: None,
+        fetcher: fetcher.clone(),
+    };
+    assert_eq!(late.token_turn(first.clone()).await.unwrap(), TokenTurn::Yours);
+    let mut asked = next.token_turn(second.clone()).await.unwrap();
+    while let TokenTurn::Others(left) = asked {
+        tokio::time::sleep(left).await;
+        asked = next.token_turn(second.clone()).await.unwrap();
+    }
+    assert!(late.save_token(fetched("late", &first)).await.unwrap(), "nothing was kept since");
+    assert_ne!(late.token_turn(third.clone()).await.unwrap(), TokenTurn::Yours, "a turn that was lost ends nobody else's");
+    assert!(!next.save_token(fetched("next", &second)).await.unwrap(), "it was kept after this one was asked for");
+    assert_eq!(late.token_turn(third).await.unwrap(), TokenTurn::Yours, "the turn is over all the same");
+}
+
+#[tokio::test]
+async fn of_many_that_want_the_turn_at_the_same_time_one_has_it() {
+    let (_fixture, one, two) = two(LONG, LONG).await;
+    for round in 0..20 {
+        let ask = |ledger: &Opened| ledger.ledger.clone();
+        let asked = [ask(&one), ask(&two)].map(|ledger| async move { ledger.token_turn(Fetcher::of(round.to_string())).await.unwrap() });
+        let answers = futures_util::future::join_all(asked).await;
+        assert_eq!(answers.iter().filter(|answer| **answer == TokenTurn::Yours).count(), 1, "{answers:?}");
+    }
+}
+
+#[tokio::test]
 async fn workers_count_each_other_while_they_are_there() {
     let (fixture, one, two) = two(LONG, LONG).await;
     assert_eq!(one.attend().await.unwrap(), Attendance { index: 0, of: 1 });
