@@ -104,7 +104,7 @@ impl Metrics {
             ledger_seconds: make.histogram("kf_ledger_seconds", "Time that a request to the ledger took, commit included", &LATENCY)?,
             claims_lost: make.counter(
                 "kf_claims_lost_total",
-                "Calls after which nothing could be recorded, since another worker had taken the account",
+                "Times that nothing could be recorded of a command, since another worker had taken its account",
             )?,
             last_finished: make.gauge("kf_last_finished_timestamp_seconds", "When a command was last finished and acknowledged")?,
             paused: make.gauges(

@@ -140,7 +140,7 @@ fn open_exit(error: &OpenError) -> Exit {
 fn exit_of(error: &MoveError) -> Exit {
     match error {
         MoveError::Open(error) => open_exit(error),
-        MoveError::Source(_) | MoveError::Target(_) | MoveError::Differ { .. } => Exit::Failed,
+        MoveError::Source(_) | MoveError::Target(_) | MoveError::Differ { .. } | MoveError::Disturbed => Exit::Failed,
         MoveError::Occupied(_) | MoveError::Used(_) | MoveError::Moved => Exit::Configuration,
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Exit};
+use crate::ledger::LedgerError;
 use crate::supervisor::GaveUp;
 use crate::{RunError, accounts, config};
 
@@ -71,6 +72,7 @@ fn report(error: &RunError) -> Exit {
     super::tell(format_args!("{error}"));
     match error {
         RunError::Ledger(error) if error.may_pass() => Exit::Unavailable,
+        RunError::Memory(LedgerError::Postgres(_)) => Exit::Unavailable,
         RunError::Ledger(_) | RunError::Memory(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::GaveUp(GaveUp::Refused(_)) => {
             Exit::Configuration
         }

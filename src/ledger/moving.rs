@@ -27,8 +27,10 @@ pub enum MoveError {
     Occupied(Counts),
     #[error("{0} workers use the database; stop them first")]
     Used(usize),
-    #[error("the ledger was moved already: workers may use the database, and it can't be given up any more")]
+    #[error("the ledger was moved already, or all but the last step of it is done, so that it can't be moved or given up any more: set `ledger.url` to the database; where workers say that it is still being filled, run this again with the same --to")]
     Moved,
+    #[error("the database was changed by somebody else during the move; see who uses it, and run this again")]
+    Disturbed,
     #[error(
         "after copying, the file holds {source_counts} and the database {target_counts}; nothing was put to use. Run it again, or give it up with --abandon"
     )]
@@ -91,7 +93,9 @@ pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64
         _ => (super::new_holder(), false),
     };
     if !goes_on {
-        target.begin_filling(source.id(), &name).await.map_err(in_target)?;
+        if !target.begin_filling(source.id(), &name).await.map_err(in_target)? {
+            return Err(MoveError::Disturbed);
+        }
         source.mark(&sqlite::Moved::Begun(name.clone())).map_err(MoveError::Source)?;
     }
     let source_counts = source.counts().map_err(MoveError::Source)?;
@@ -123,7 +127,10 @@ pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64
     }
     // In this order, so that there is no moment at which both could be used.
     source.mark(&sqlite::Moved::Done(name.clone())).map_err(MoveError::Source)?;
-    target.end_filling(&name, source.next_position().map_err(MoveError::Source)?).await.map_err(in_target)?;
+    let next = source.next_position().map_err(MoveError::Source)?;
+    if !target.end_filling(source.id(), &name, next).await.map_err(in_target)? {
+        return Err(MoveError::Disturbed);
+    }
     Ok(source_counts)
 }
 

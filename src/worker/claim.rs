@@ -112,7 +112,7 @@ impl Worker {
     /// Where the claim of a call was lost, nothing was recorded of it, and what it did may have to be undone.
     pub(super) async fn see_to_lost_claim(&self, command: &Command, ending: Ending) {
         let Ending::ClaimLost { may_be_back } = ending else { return };
-        tracing::warn!(command.id = command.given.command_id, "another worker has taken the command's account since the call began");
+        tracing::warn!(command.id = command.given.command_id, "another worker has taken the command's account; nothing is recorded of what this one has done for it");
         self.metrics.claims_lost.inc();
         if may_be_back {
             self.clean_up(command).await;

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 /// Commands looked at in one transaction when outcomes are forgotten, so that nobody waits long behind it.
 const PRUNE_ROWS: i64 = 500;
 /// A worker that has not said for so long that it is alive is none.
-const ABSENT_AFTER: Duration = Duration::from_secs(10);
+pub const ABSENT_AFTER: Duration = Duration::from_secs(10);
 /// A turn to fetch a token lasts as long as so many claims on an account, each longer than one request: a platform's verify
 /// ticket, its token, and the token that it gets for an Official Account.
 const TURN_CLAIMS: u32 = 4;

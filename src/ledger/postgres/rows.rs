@@ -22,9 +22,9 @@ const COMMAND: &str = "position, command_id, content, action, kf_account, given,
     finished_at, status, reason, detail, data, dead_letter";
 const ACCOUNT: &str =
     "kf_account, revision, last_action, last_action_at, last_position, last_delete_at, lost_add_at, epoch, holder, lease_until";
-/// The names of all accounts that are asked for: $1 names, $2 positions of commands, $3 a holder.
-const NAMES: &str = "SELECT unnest($1::text[]) UNION SELECT kf_account FROM kf_worker.command WHERE position = ANY($2)
-    UNION SELECT kf_account FROM kf_worker.account WHERE holder = $3";
+/// The names of all accounts that are asked for: $1 names, $2 positions of commands, $3 a holder's where it is not null.
+const NAMES: &str = "SELECT unnest($1::text[]) UNION ALL SELECT kf_account FROM kf_worker.command WHERE position = ANY($2)
+    UNION ALL SELECT kf_account FROM kf_worker.account WHERE holder = $3";
 
 /// What a transaction has loaded.
 pub struct Loaded {
@@ -47,7 +47,7 @@ pub async fn load(client: &Client, keys: &Keys, holder: &str) -> Result<Loaded, 
     let holder = keys.claimed.then_some(holder);
     let arrivals = i64::try_from(keys.arrivals).unwrap_or(i64::MAX);
     let begin = super::connection::begin_statement();
-    let new_accounts = "INSERT INTO kf_worker.account (kf_account) SELECT name FROM unnest($1::text[]) AS name WHERE $2 > 0 ORDER BY name
+    let new_accounts = "INSERT INTO kf_worker.account (kf_account) SELECT name FROM unnest($1::text[]) AS name ORDER BY name
         ON CONFLICT (kf_account) DO NOTHING";
     let accounts = format!("SELECT {ACCOUNT} FROM kf_worker.account WHERE kf_account IN ({NAMES}) ORDER BY kf_account FOR UPDATE");
     let unfinished = format!("SELECT {COMMAND} FROM kf_worker.command WHERE state <> 'finished' AND kf_account IN ({NAMES})");
@@ -55,16 +55,18 @@ pub async fn load(client: &Client, keys: &Keys, holder: &str) -> Result<Loaded, 
     let moment = "SELECT date_trunc('milliseconds', clock_timestamp()), ledger_id, move IS NULL FROM kf_worker.identity";
     let places = "SELECT nextval('kf_worker.position') FROM generate_series(1, $1)";
     let about: [Parameter<'_>; 3] = [(&names, Type::TEXT_ARRAY), (&positions, Type::INT8_ARRAY), (&holder, Type::TEXT)];
-    let [new_accounts_with, by_id_with]: [[Parameter<'_>; 2]; 2] =
-        [[(&names, Type::TEXT_ARRAY), (&arrivals, Type::INT8)], [(&command_ids, Type::TEXT_ARRAY), (&positions, Type::INT8_ARRAY)]];
-    let places_with: [Parameter<'_>; 1] = [(&arrivals, Type::INT8)];
+    let by_id_with: [Parameter<'_>; 2] = [(&command_ids, Type::TEXT_ARRAY), (&positions, Type::INT8_ARRAY)];
+    let [new_accounts_with, places_with]: [[Parameter<'_>; 1]; 2] = [[(&names, Type::TEXT_ARRAY)], [(&arrivals, Type::INT8)]];
     // Each is sent when it is first polled, which happens in this order.
-    let locked = try_join(client.batch_execute(&begin), client.execute_typed(new_accounts, &new_accounts_with));
+    let some_new = arrivals > 0;
+    let locked = try_join(client.batch_execute(&begin), async {
+        if some_new { client.execute_typed(new_accounts, &new_accounts_with).await.map(drop) } else { Ok(()) }
+    });
     let loaded = try_join5(
         client.query_typed(&accounts, &about),
         client.query_typed(&unfinished, &about),
         client.query_typed(&by_id, &by_id_with),
-        client.query_typed(places, &places_with),
+        async { if some_new { client.query_typed(places, &places_with).await } else { Ok(Vec::new()) } },
         client.query_typed(moment, &[]),
     );
     let (_, (accounts, unfinished, by_id, places, moment)) = try_join(locked, loaded).await.map_err(Trouble::Failed)?;

@@ -119,11 +119,13 @@ pub async fn migrate(client: &Client) -> Result<Form, tokio_postgres::Error> {
     let found = match version(client).await? {
         Some(found) => found,
         None => {
-            client
-                .batch_execute(
-                    "CREATE SCHEMA IF NOT EXISTS kf_worker; CREATE TABLE kf_worker.version (version int NOT NULL); INSERT INTO kf_worker.version VALUES (0)",
-                )
-                .await?;
+            // Even where it is there, `IF NOT EXISTS` asks for the right to make one.
+            let missing = client.query_typed("SELECT to_regnamespace('kf_worker') IS NULL", &[]).await?;
+            if missing.first().is_some_and(|row| row.get(0)) {
+                client.batch_execute("CREATE SCHEMA kf_worker").await?;
+            }
+            let table = "CREATE TABLE kf_worker.version (version int NOT NULL); INSERT INTO kf_worker.version VALUES (0)";
+            client.batch_execute(table).await?;
             0
         }
     };

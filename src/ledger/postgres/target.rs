@@ -30,9 +30,10 @@ impl Target {
             (SELECT count(*) FROM kf_worker.command WHERE state <> 'finished'), (SELECT count(*) FROM kf_worker.account),
             (SELECT count(*) FROM kf_worker.pause), (SELECT count(*) FROM kf_worker.token),
             (SELECT coalesce(max(position), 0) FROM kf_worker.command),
-            (SELECT count(*) FROM kf_worker.worker WHERE seen_at > clock_timestamp() - interval '10 seconds')
+            (SELECT count(*) FROM kf_worker.worker WHERE seen_at > clock_timestamp() - $1 * interval '1 second')
             FROM kf_worker.identity";
-        let rows = self.connection.query(statement, &[]).await?;
+        let absent_after = memory::ABSENT_AFTER.as_secs_f64();
+        let rows = self.connection.query(statement, &[(&absent_after, Type::FLOAT8)]).await?;
         let row = rows.first().ok_or(LedgerError::Unreadable("no identity"))?;
         let count = |index| column::<i64>(row, index).map(|count| count.try_into().unwrap_or_default());
         let counts = Counts {
@@ -53,12 +54,12 @@ impl Target {
         Ok(!self.connection.query(statement, &[(&ledger_id, Type::TEXT)]).await?.is_empty())
     }
 
-    /// From here on it is the ledger of the file, and not yet to be used.
-    pub async fn begin_filling(&mut self, ledger_id: &str, name: &str) -> Result<(), LedgerError> {
+    /// From here on it is the ledger of the file, and not yet to be used. `false` where somebody else has put something there.
+    pub async fn begin_filling(&mut self, ledger_id: &str, name: &str) -> Result<bool, LedgerError> {
+        // Sent twice, since the first answer was lost, it finds itself.
         let statement = "UPDATE kf_worker.identity SET ledger_id = $1, move = $2
-            WHERE move IS NULL AND NOT EXISTS (SELECT FROM kf_worker.command) RETURNING ledger_id";
-        let begun = self.connection.query(statement, &[(&ledger_id, Type::TEXT), (&name, Type::TEXT)]).await?;
-        if begun.is_empty() { Err(LedgerError::Replaced) } else { Ok(()) }
+            WHERE (move IS NULL OR move = $2) AND NOT EXISTS (SELECT FROM kf_worker.command) RETURNING ledger_id";
+        Ok(!self.connection.query(statement, &[(&ledger_id, Type::TEXT), (&name, Type::TEXT)]).await?.is_empty())
     }
 
     pub async fn fill(&mut self, piece: Piece) -> Result<(), LedgerError> {
@@ -86,16 +87,15 @@ impl Target {
         Ok(())
     }
 
-    /// Workers may use it; new commands go on from this position.
-    pub async fn end_filling(&mut self, name: &str, next: Position) -> Result<(), LedgerError> {
+    /// Workers may use it; new commands go on from this position. `false` where somebody else has begun something there.
+    pub async fn end_filling(&mut self, ledger_id: &str, name: &str, next: Position) -> Result<bool, LedgerError> {
         // Without statistics the first transactions would read whole tables.
         for statement in ["ANALYZE kf_worker.command", "ANALYZE kf_worker.account"] {
             self.connection.query(statement, &[]).await?;
         }
         self.connection.query("SELECT setval('kf_worker.position', $1, false)", &[(&next.0, Type::INT8)]).await?;
-        let statement = "UPDATE kf_worker.identity SET move = NULL WHERE move = $1 RETURNING ledger_id";
-        let ended = self.connection.query(statement, &[(&name, Type::TEXT)]).await?;
-        if ended.is_empty() { Err(LedgerError::Replaced) } else { Ok(()) }
+        let statement = "UPDATE kf_worker.identity SET move = NULL WHERE ledger_id = $1 AND (move = $2 OR move IS NULL) RETURNING ledger_id";
+        Ok(!self.connection.query(statement, &[(&ledger_id, Type::TEXT), (&name, Type::TEXT)]).await?.is_empty())
     }
 
     /// Forgets everything, and is nobody's ledger again.

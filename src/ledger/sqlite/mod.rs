@@ -85,6 +85,10 @@ impl Reader {
         let database = |source| OpenError::Database { path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, flags).map_err(database)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(database)?;
+        // A file of an older version knows nothing of moves.
+        if let Ok(Moved::Done(_)) = Moved::read(&connection) {
+            return Err(OpenError::Moved(path.to_owned()));
+        }
         Ok(Self { connection })
     }
 
