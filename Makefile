@@ -1,19 +1,22 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bad-day isolation lint
+.PHONY: help demo test chaos fleet bad-day isolation scaling lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
 	@echo 'make demo KEEP=1   the same, and everything stays up until Ctrl-C'
 	@echo 'make test          every test'
 	@echo 'make chaos         a random run of some minutes with kills and faults: make chaos SEED=7 SECONDS=300'
+	@echo 'make fleet         20,000 commands over several workers while one is killed, one stopped, one joins, and PostgreSQL dies'
 	@echo 'make bad-day       5,000 commands while one Official Account is locked out and another has no quota left'
 	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
+	@echo 'make scaling       a benchmark: commands a second of one, two and three workers, of a queue and of either ledger'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
-	@echo 'All install RabbitMQ with apt where it is missing, and `make test` PostgreSQL and PgBouncer. With KF_AMQP__URL demo and tests use that broker,'
-	@echo 'with KF_TEST_POSTGRES_URL the tests use that database server; the tests that kill servers start their own.'
+	@echo 'All but lint install RabbitMQ with apt where it is missing; test, fleet and scaling PostgreSQL and PgBouncer too.'
+	@echo 'With KF_AMQP__URL demo and test use that broker, with KF_TEST_POSTGRES_URL test uses that database server;'
+	@echo 'the others, and tests that kill servers, start their own.'
 
 demo:
 	@deploy/prerequisites.sh
@@ -32,6 +35,12 @@ chaos:
 	@cargo build --locked --bins --test chaos
 	@cargo test --locked --quiet --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
+# With servers of its own, since it kills one of them.
+fleet:
+	@deploy/prerequisites.sh tests
+	@cargo build --locked --bins --test fleet
+	@cargo test --locked --quiet --test fleet -- $(if $(SEED),--seed $(SEED)) $(if $(COMMANDS),--commands $(COMMANDS))
+
 bad-day:
 	@KF_AMQP__URL= deploy/prerequisites.sh
 	@cargo build --locked --bins --test bad-day
@@ -42,6 +51,12 @@ isolation:
 	@KF_AMQP__URL= deploy/prerequisites.sh
 	@cargo build --locked --release --bins --test isolation
 	@cargo test --locked --release --quiet --test isolation
+
+# With optimisation, since it measures, and with servers of its own.
+scaling:
+	@deploy/prerequisites.sh tests
+	@cargo build --locked --release --bins --test scaling
+	@cargo test --locked --release --quiet --test scaling -- $(if $(ONLY),--only $(ONLY))
 
 lint:
 	@.ci/run lint

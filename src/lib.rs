@@ -24,7 +24,7 @@
 //! | [`authorisation`] | who may order what |
 //! | [`ledger`] | what is remembered; the only SQL |
 //! | [`wechat`] | the only HTTP client: calls, tokens, what every answer means |
-//! | [`broker`] | the only AMQP client: sessions, topology, deliveries, confirms |
+//! | [`broker`] | the only AMQP client: sessions, topology, partitions and who takes which, deliveries, confirms |
 //! | [`metrics`], [`readiness`], [`admin`] | what operators see |
 //! | [`config`], [`cli`] | what operators say |
 //! | [`secret`] | a text that is never shown |

@@ -98,7 +98,8 @@ impl Metrics {
             broker_connected: make.gauge("kf_broker_connected", "1 while both connections to the broker are up")?,
             broker_blocked: make.gauge("kf_broker_blocked", "1 while the broker takes no messages from us (an alarm)")?,
             broker_sessions: make.counter("kf_broker_sessions_total", "Times that the broker was connected and consumed from")?,
-            partitions: make.gauge("kf_partitions", "Partitions that are this worker's; of the others it takes what is left to it")?,
+            partitions: make
+                .gauge("kf_partitions", "Partitions assigned to this worker; it may take others for a while, until their worker does")?,
             events_confirmed: make.counter("kf_events_confirmed_total", "Result events confirmed by the broker")?,
             events_unroutable: make.counter("kf_events_unroutable_total", "Result events that no queue took")?,
             ledger_seconds: make.histogram("kf_ledger_seconds", "Time that a request to the ledger took, commit included", &LATENCY)?,

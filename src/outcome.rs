@@ -306,6 +306,8 @@ words! {
         DayQuota = "day_quota",
         /// The access token was refused.
         TokenRefused = "token_refused",
+        /// Another worker is fetching the access token.
+        TokenAwaited = "token_awaited",
         /// AppID, AppSecret, IP whitelist or permissions are not right.
         Misconfigured = "misconfigured",
         /// WeChat blocked or froze the Official Account.
@@ -386,6 +388,7 @@ impl Reason {
         Self::MinuteQuota,
         Self::DayQuota,
         Self::TokenRefused,
+        Self::TokenAwaited,
         Self::Misconfigured,
         Self::AccountBlocked,
         Self::AwaitingAdministrator,

@@ -14,9 +14,9 @@ use crate::worker::Worker;
 /// After so many failures in a row to connect the worker ends, so that its supervisor can start it afresh: some four
 /// minutes, and more where connecting itself takes long.
 pub const MOST_FAILURES: u32 = 50;
-/// How often a worker says that it takes commands; the others count it out after some times of silence.
+/// How often a worker says that it takes commands; the others count it out after ten seconds of silence.
 const ATTENDANCE: Duration = Duration::from_secs(2);
-/// How long saying the contrary may take.
+/// How long the ledger may take to note that this worker takes no more.
 const LEAVING: Duration = Duration::from_secs(1);
 /// A session that ends sooner counts as a failure to connect.
 const SHORT_SESSION: Duration = Duration::from_secs(10);
@@ -125,6 +125,7 @@ async fn serve_session(worker: &Arc<Worker>, session: &Session, deliveries: Deli
         never = attend(worker, session) => match never {},
     }
     worker.metrics.broker_connected.set(0);
+    worker.metrics.partitions.set(0);
     // Where that can't be said, the others find out after a while.
     let _ = tokio::time::timeout(LEAVING, worker.ledger.leave()).await;
 }

@@ -180,5 +180,5 @@ async fn keep_later(unsaved: FetchedToken, ledger: Ledger) {
 /// The failure of whoever could not fetch since another worker did.
 fn others_fetch() -> AttemptFailure {
     let detail = "Another worker that shares the ledger is fetching the access token and has not kept one yet.";
-    AttemptFailure::new(Class::Retry, Failure::new(Reason::TokenRefused, detail))
+    AttemptFailure::new(Class::Retry, Failure::new(Reason::TokenAwaited, detail))
 }

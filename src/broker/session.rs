@@ -77,8 +77,10 @@ impl Session {
     pub async fn open(settings: &Settings, metrics: &Arc<Metrics>, readiness: &Arc<Readiness>) -> Result<(Self, Deliveries), ConnectError> {
         let names = Names::new(&settings.prefix);
         let consuming = connect(settings, "kf-worker consume").await?;
-        if settings.alone && settings.topology != super::Topology::None {
-            topology::own_sqlite(&consuming, &names).await?;
+        match settings.topology {
+            super::Topology::None => {}
+            _ if settings.alone => topology::own_sqlite(&consuming, &names).await?,
+            _ => topology::no_sqlite_owner(&consuming, &names).await?,
         }
         topology::prepare(&consuming, settings, &names).await?;
         let parked_first = parked::come_first(&consuming, &names).await?;

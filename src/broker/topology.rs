@@ -165,6 +165,15 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
+/// Sees that no worker with a ledger in a file is connected: it could not know of this one's.
+pub async fn no_sqlite_owner(connection: &Connection, names: &Names) -> Result<(), ConnectError> {
+    match request::look(connection, &names.sqlite_owner()).await {
+        Err(error) if error.is_locked() => Err(ConnectError::OwnedByAnother(names.sqlite_owner())),
+        // Whoever may not look goes without.
+        _ => Ok(()),
+    }
+}
+
 /// Takes the queue that only one worker with a SQLite ledger can hold: it is gone with the connection.
 pub async fn own_sqlite(connection: &Connection, names: &Names) -> Result<(), ConnectError> {
     let name = names.sqlite_owner();

@@ -158,7 +158,7 @@ async fn until_idle(partitions: &Partitions, number: u16, patient_until: Instant
                 super::tell(line);
             }
             super::tell(format_args!(
-                "these queues are not free. Let the workers empty them (what is put off comes back by itself), then stop the workers, and run `kf-worker partitions set {number}` again (or with `--wait 10m`). What producers send meanwhile waits safely in the parked queue; \
+                "these queues are not free. Let the workers empty them (what is put off comes back by itself), then stop the workers, and run `kf-worker partitions set {number}` again (or with `--wait 2h`). What producers send meanwhile waits safely in the parked queue; \
                  with the number that the workers have now, the same command is the way back"
             ));
             return Err(PartitionsError::Held);

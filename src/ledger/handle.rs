@@ -2,6 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::request::{Asked, Errand, Reply, Request};
 use super::sheet::{Keys, Sheet};
 use super::{
     Acceptance, Arrival, Arrived, Attendance, Claim, CleanUp, Epoch, FetchedToken, Fetcher, Finished, KeptPause, LedgerError, Obstacle,
@@ -10,92 +11,12 @@ use super::{
 use crate::event::Conclusion;
 use crate::outcome::Scope;
 
-/// Requests that share one transaction at most.
-pub const BATCH: usize = 512;
-
 /// A handle on the ledger; clones share what writes to it, which ends when the last is dropped.
 #[derive(Clone)]
 pub struct Ledger {
     requests: mpsc::UnboundedSender<Request>,
     id: String,
     shared: bool,
-}
-
-/// What the ledger is asked.
-pub enum Request {
-    /// To be decided on records, together with whatever else waits.
-    Decision(Box<dyn Decision>),
-    /// Something besides commands.
-    Errand(Errand),
-}
-
-/// A decision on records, and the answer once they are written. It may be made again, on other records, where a
-/// transaction could not be ended.
-pub trait Decision: Send {
-    /// What has to be loaded.
-    fn keys(&self) -> &Keys;
-    fn decide(&mut self, sheet: &mut Sheet) -> Result<(), LedgerError>;
-    /// Says to who asked what was committed, or why nothing was.
-    fn answer(self: Box<Self>, committed: Result<(), LedgerError>);
-}
-
-/// To whom an answer is due.
-pub type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
-
-/// What the ledger remembers besides commands.
-pub enum Errand {
-    Pauses(Reply<Vec<KeptPause>>),
-    KeepPause(KeptPause, Reply<()>),
-    ForgetPause(String, Scope, Reply<()>),
-    Token(String, Reply<Option<StoredToken>>),
-    TokenTurn(Fetcher, Reply<TokenTurn>),
-    EndTokenTurn(Fetcher, Reply<()>),
-    SaveToken(FetchedToken, Reply<bool>),
-    Wanted(String, Reply<Vec<Wanted>>),
-    Prune(Position, Reply<Pruned>),
-    Probe(Reply<()>),
-    Attend(Reply<Attendance>),
-    Leave(Reply<()>),
-}
-
-/// How far pruning has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pruned {
-    /// Outcomes that were forgotten.
-    pub forgotten: usize,
-    /// Where to go on; nothing where the rest is younger than the retention.
-    pub next: Option<Position>,
-}
-
-/// A question that waits for its answer.
-struct Asked<T, F> {
-    keys: Keys,
-    work: F,
-    result: Option<Result<T, LedgerError>>,
-    reply: Reply<T>,
-}
-
-impl<T, F> Decision for Asked<T, F>
-where
-    T: Send,
-    F: FnMut(&mut Sheet) -> Result<T, LedgerError> + Send,
-{
-    fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    fn decide(&mut self, sheet: &mut Sheet) -> Result<(), LedgerError> {
-        let result = (self.work)(sheet);
-        let went_well = result.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.result = Some(result);
-        went_well
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), LedgerError>) {
-        let Self { result, reply, .. } = *self;
-        // Who has stopped waiting needs no answer.
-        drop(reply.send(committed.and_then(|()| result.unwrap_or(Err(LedgerError::Closed)))));
-    }
 }
 
 impl Ledger {
@@ -358,27 +279,5 @@ impl Ledger {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Errand(errand(reply))).map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
-    }
-}
-
-/// Makes all decisions of a transaction on one sheet; the first that can't be made undoes them all, since nobody may rely
-/// on a part of them.
-pub fn decide_all(decisions: &mut [Box<dyn Decision>], sheet: &mut Sheet) -> Result<(), LedgerError> {
-    decisions.iter_mut().try_for_each(|decision| decision.decide(sheet))
-}
-
-/// All that has to be loaded for some decisions.
-pub fn keys_of(decisions: &[Box<dyn Decision>]) -> Keys {
-    let mut keys = Keys::default();
-    for decision in decisions {
-        keys.join(decision.keys());
-    }
-    keys
-}
-
-/// Answers all that shared a transaction.
-pub fn answer_all(decisions: Vec<Box<dyn Decision>>, committed: &Result<(), LedgerError>) {
-    for decision in decisions {
-        decision.answer(committed.clone());
     }
 }

@@ -23,16 +23,20 @@
 //!
 //! # How it is built
 //!
-//! `sheet.rs` decides, on records (`record.rs`) that a database has loaded; `sqlite/` and `postgres/` load them, write back
-//! what has changed, and know nothing of the rules; `handle.rs` is what the worker holds; `moving.rs`
-//! copies a file into a database.
+//! `sheet/` decides, by the rule of `order.rs`, on records (`record.rs`) that a database has loaded; `sqlite/` and `postgres/`
+//! load them, write back what has changed, and know nothing of the rules. `handle.rs` is what the worker holds, `request.rs`
+//! what goes from it to a database, `reader.rs` reads beside running workers, `moving.rs` copies a file into a database.
+//!
+//! The epoch is what the field calls a fencing token; attending and leaving are heartbeats and their end.
 
+mod error;
 mod handle;
 mod moving;
 mod order;
 mod postgres;
 mod reader;
 mod record;
+mod request;
 mod sheet;
 mod sqlite;
 
@@ -42,6 +46,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use error::{LedgerError, OpenError};
 pub use handle::Ledger;
 pub use moving::{Counts, MoveError, abandon, migrate};
 pub use postgres::PostgresUrl;
@@ -139,7 +144,7 @@ pub struct Arrival {
 pub enum Origin {
     /// From its producer.
     Producer,
-    /// A copy that this worker put off: only taken where the ledger knows it.
+    /// A copy that a worker of this ledger put off: only taken where the ledger knows it.
     PutOff,
     /// The dead letter of this generation, replayed: only taken where the ledger knows it.
     Replay(u32),
@@ -347,57 +352,6 @@ pub struct Wanted {
     pub nickname: Option<String>,
     /// A command of the account is unfinished, so that its state is about to change.
     pub unfinished: bool,
-}
-
-/// Why the ledger can't be used; nothing was changed, or it is not known whether it was.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LedgerError {
-    /// A statement or the commit failed (disk full, read-only, locked by another program…).
-    #[error("the ledger can't be written or read: {0}")]
-    Sqlite(Arc<rusqlite::Error>),
-    /// The server can't be reached, went away, or refused.
-    #[error("the ledger's database can't be used: {0}")]
-    Postgres(Arc<postgres::Trouble>),
-    /// What is stored there can't be understood.
-    #[error("the ledger holds something that this version can't read: {0}")]
-    Unreadable(&'static str),
-    /// Another file stands at its path, or none: what is written would be lost.
-    #[error("the ledger's file was deleted or replaced under the worker; put it back, or restore a backup and restart the worker")]
-    Gone,
-    /// Another ledger was put into the database, or is being put there.
-    #[error("the database holds another ledger than when the worker was started; restart the worker")]
-    Replaced,
-    /// The ledger's thread has ended.
-    #[error("the ledger is closed")]
-    Closed,
-}
-
-impl From<rusqlite::Error> for LedgerError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(Arc::new(error))
-    }
-}
-
-impl From<postgres::Trouble> for LedgerError {
-    fn from(trouble: postgres::Trouble) -> Self {
-        Self::Postgres(Arc::new(trouble))
-    }
-}
-
-/// Why the ledger can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Sqlite(#[from] sqlite::OpenError),
-    #[error(transparent)]
-    Postgres(#[from] postgres::OpenError),
-}
-
-impl OpenError {
-    /// Whether it may pass by itself: a server that can't be reached.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.may_pass())
-    }
 }
 
 /// A name among all that ever hold a claim or a turn.

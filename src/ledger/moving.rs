@@ -27,7 +27,9 @@ pub enum MoveError {
     Occupied(Counts),
     #[error("{0} workers use the database; stop them first")]
     Used(usize),
-    #[error("the ledger was moved already, or all but the last step of it is done, so that it can't be moved or given up any more: set `ledger.url` to the database; where workers say that it is still being filled, run this again with the same --to")]
+    #[error(
+        "the ledger was moved already, or all but the last step of it is done, so that it can't be moved or given up any more: set `ledger.url` to the database; where workers say that it is still being filled, run this again with the same --to"
+    )]
     Moved,
     #[error("the database was changed by somebody else during the move; see who uses it, and run this again")]
     Disturbed,

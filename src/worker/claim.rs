@@ -35,12 +35,14 @@ fn since_boot() -> Duration {
 pub struct Asking(Duration);
 
 impl Asking {
+    /// From now on.
     pub fn now() -> Self {
         Self(since_boot())
     }
 
-    pub fn claimed(self, begun: &Begun, lease: Duration) -> Claimed {
-        Claimed { epoch: begun.epoch, until: self.0 + lease, begun_at: Instant::now() }
+    /// The claim, once it was given.
+    pub fn claimed(self, epoch: Epoch, lease: Duration) -> Claimed {
+        Claimed { epoch, until: self.0 + lease, begun_at: Instant::now() }
     }
 }
 
@@ -112,7 +114,10 @@ impl Worker {
     /// Where the claim of a call was lost, nothing was recorded of it, and what it did may have to be undone.
     pub(super) async fn see_to_lost_claim(&self, command: &Command, ending: Ending) {
         let Ending::ClaimLost { may_be_back } = ending else { return };
-        tracing::warn!(command.id = command.given.command_id, "another worker has taken the command's account; nothing is recorded of what this one has done for it");
+        tracing::warn!(
+            command.id = command.given.command_id,
+            "another worker has taken the command's account; nothing is recorded of what this one has done for it"
+        );
         self.metrics.claims_lost.inc();
         if may_be_back {
             self.clean_up(command).await;
@@ -125,25 +130,21 @@ impl Worker {
         let kf_account = command.account.as_str();
         let end = Instant::now() + self.retry.max_in_process;
         let mut failures = 0;
-        while Instant::now() < end {
-            let wait = match self.ledger.begin_clean_up(kf_account.to_owned()).await {
-                Ok(CleanUp::NotWanted) => return,
-                Ok(CleanUp::Held(left)) => left,
-                Ok(CleanUp::Begun(epoch)) => {
-                    let deleted = self.delete_once_more(command).await;
-                    if let Err(error) = self.ledger.end_clean_up(kf_account.to_owned(), epoch).await {
-                        tracing::debug!(%error, "a claim could not be given back; it runs out by itself");
-                    }
-                    if deleted {
-                        tracing::info!(kf_account, "the account was deleted once more, since an add may have landed late");
-                        return;
-                    }
-                    retry::before_reconnecting(failures)
+        while Instant::now() < end && !self.draining.is_cancelled() {
+            let wait = match self.delete_once_more(command).await {
+                Some(CleanUp::NotWanted) => return,
+                Some(CleanUp::Begun(_)) => {
+                    tracing::info!(kf_account, "the account was deleted once more, since an add may have landed late");
+                    return;
                 }
-                Err(_) => retry::before_reconnecting(failures),
+                Some(CleanUp::Held(left)) => left.min(LOOK),
+                None => retry::before_reconnecting(failures),
             };
             failures += 1;
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.draining.cancelled() => {}
+            }
         }
         tracing::error!(
             kf_account,
@@ -151,14 +152,27 @@ impl Worker {
         );
     }
 
-    async fn delete_once_more(&self, command: &Command) -> bool {
-        let Some(official_account) = self.accounts.get(command.account.wechat_id()) else { return false };
+    /// One try: what the ledger said to it, or `None` where it failed. It lines up for no call, since it is rare and
+    /// urgent; like any other it is made under a claim that outlasts it, with a token that was there before.
+    async fn delete_once_more(&self, command: &Command) -> Option<CleanUp> {
+        let official_account = self.accounts.get(command.account.wechat_id())?;
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
-        let Ok(token) = official_account.tokens.get(sources).await else { return false };
+        let token = official_account.tokens.get(sources).await.ok()?;
+        let kf_account = command.account.as_str();
+        let asking = Asking::now();
+        let clean_up = self.ledger.begin_clean_up(kf_account.to_owned()).await.ok()?;
+        let CleanUp::Begun(epoch) = clean_up else { return Some(clean_up) };
+        let claim = asking.claimed(epoch, self.settings.lease);
         let given = Given { nickname: None, ..command.given.clone() };
         let delete = Command { action: Action::Delete, given, ..command.clone() };
-        let _in_flight = self.metrics.attempt(Action::Delete);
-        self.wechat.call(&token, &delete).await.is_ok()
+        let deleted = claim.outlasts(self.settings.request_timeout) && {
+            let _in_flight = self.metrics.attempt(Action::Delete);
+            self.wechat.call(&token, &delete).await.is_ok()
+        };
+        if let Err(error) = self.ledger.end_clean_up(kf_account.to_owned(), epoch).await {
+            tracing::debug!(%error, "a claim could not be given back; it runs out by itself");
+        }
+        deleted.then_some(clean_up)
     }
 
     /// How long an add of the account whose answer was lost may still land.

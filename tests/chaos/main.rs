@@ -6,6 +6,7 @@ mod deaths;
 mod ledger;
 mod node;
 mod plan;
+mod publication;
 #[path = "../bad_day/simulator.rs"]
 #[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
 mod simulator;
@@ -16,6 +17,7 @@ mod traffic;
 mod verdict;
 mod wechat;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -35,6 +37,8 @@ use traffic::{Events, Published};
 use verdict::Evidence;
 use wechat::Simulator;
 
+/// How the run calls itself.
+const NAME: &str = "chaos";
 /// Deaths after which a run may end.
 const WORKER_KILLS: u32 = 20;
 const BROKER_KILLS: u32 = 5;
@@ -107,6 +111,7 @@ async fn run(arguments: &Arguments, folder: &Path) -> Vec<String> {
         waiting: traffic::waiting(&url, &QUEUES).await.unwrap_or_default(),
         accounts: simulator.accounts().await,
         calls: simulator.calls().await,
+        made_once_more: BTreeMap::new(),
     };
     evidence.keep(folder);
     let mut violations = [drained.err(), (exit_code != Some(0)).then(|| format!("the worker ended with {exit_code:?} after SIGTERM"))]
@@ -150,7 +155,10 @@ async fn storm(
     let all = async {
         tokio::join!(
             async {
-                tokio::join!(traffic::produce(&url, plan, published, &limit), node.die(of_node, BROKER_KILLS, until, &limit),);
+                tokio::join!(
+                    traffic::produce(&url, plan.into_iter().enumerate(), published, &limit),
+                    node.die(of_node, BROKER_KILLS, until, &limit),
+                );
                 enough.cancel();
             },
             async {

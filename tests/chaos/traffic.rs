@@ -13,7 +13,7 @@ use lapin::{Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{First, Kind, Publication, What};
+use crate::publication::{First, Kind, Publication, What};
 use crate::rest;
 use crate::support::broker::{Message, Received};
 
@@ -36,10 +36,16 @@ pub struct Published {
     pub again: u64,
 }
 
-/// Publishes the plan, each message until the broker has confirmed it.
-pub async fn produce(url: &str, plan: Vec<Publication>, published: &Mutex<Published>, stop: &CancellationToken) {
+/// Publishes the plan, or one producer's part of it, each message until the broker has confirmed it. What is repeated is the
+/// same producer's.
+pub async fn produce(
+    url: &str,
+    plan: impl IntoIterator<Item = (usize, Publication)>,
+    published: &Mutex<Published>,
+    stop: &CancellationToken,
+) {
     let mut channel = None;
-    for (place, publication) in plan.into_iter().enumerate() {
+    for (place, publication) in plan {
         if !rest(publication.rest, stop).await {
             return;
         }
@@ -151,13 +157,14 @@ pub fn is_outcome(event: &Received) -> bool {
 }
 
 /// How many messages wait in each of these queues.
-pub async fn waiting(url: &str, queues: &[&str]) -> Option<BTreeMap<String, u32>> {
+pub async fn waiting(url: &str, queues: &[impl AsRef<str>]) -> Option<BTreeMap<String, u32>> {
     let (_connection, channel) = open(url).await.ok()?;
     let mut counts = BTreeMap::new();
     for queue in queues {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asked = timeout(TIME_LIMIT, channel.queue_declare((*queue).into(), passive, FieldTable::default())).await;
-        counts.insert((*queue).to_owned(), asked.ok()?.ok()?.message_count());
+        let queue = queue.as_ref();
+        let asked = timeout(TIME_LIMIT, channel.queue_declare(queue.into(), passive, FieldTable::default())).await;
+        counts.insert(queue.to_owned(), asked.ok()?.ok()?.message_count());
     }
     Some(counts)
 }

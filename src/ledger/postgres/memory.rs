@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::connection::{Connection, Parameter};
 use super::rows::{column, word};
-use crate::ledger::handle::Pruned;
+use crate::ledger::request::Pruned;
 use crate::ledger::{Attendance, FetchedToken, Fetcher, KeptPause, LedgerError, Position, StoredToken, TokenTurn, Wanted};
 use crate::outcome::{Answer, Failure, Scope};
 use crate::secret::Secret;

@@ -10,17 +10,19 @@ mod memory;
 mod rows;
 mod schema;
 mod target;
+mod url;
 
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 
 #[cfg(test)]
 pub use connection::begin_statement;
-pub use connection::{OpenError, PostgresUrl, Trouble};
+pub use connection::{OpenError, Trouble};
 pub use target::Target;
+pub use url::PostgresUrl;
 
-use super::handle::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of};
 use super::record::{CommandRecord, Holder};
+use super::request::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of};
 use super::sheet::{Keys, Terms};
 use super::{LedgerError, Settings, StoredToken, Wanted};
 use connection::{Connection, TIME_LIMIT};
@@ -65,15 +67,7 @@ pub async fn start(url: &PostgresUrl, settings: &Settings, mut queue: mpsc::Unbo
 async fn prepare(connection: &mut Connection) -> Result<String, OpenError> {
     let place = connection.url().clone();
     let unusable = |trouble| OpenError::Unusable(place.clone(), trouble);
-    let encoding = connection.query("SELECT current_setting('server_encoding')", &[]).await.map_err(unusable)?;
-    let encoding = encoding.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
-    if encoding != "UTF8" {
-        return Err(OpenError::Encoding { place, encoding });
-    }
-    match migrate(connection).await.map_err(unusable)? {
-        Form::Current => {}
-        Form::Newer(found) => return Err(OpenError::Newer { place, found, known: schema::known() }),
-    }
+    bring_to_form(connection).await?;
     let identity = "SELECT ledger_id, move IS NULL, current_setting('synchronous_commit') FROM kf_worker.identity";
     let rows = connection.query(identity, &[]).await.map_err(unusable)?;
     let Some(row) = rows.first().filter(|row| row.get(1)) else { return Err(OpenError::Filling(place)) };
@@ -85,6 +79,21 @@ async fn prepare(connection: &mut Connection) -> Result<String, OpenError> {
         WHERE used > (SELECT last_value FROM kf_worker.position)";
     connection.query(used, &[]).await.map_err(unusable)?;
     Ok(row.get(0))
+}
+
+/// Makes the tables where there are none, and brings older ones to this version's form.
+async fn bring_to_form(connection: &mut Connection) -> Result<(), OpenError> {
+    let place = connection.url().clone();
+    let unusable = |trouble| OpenError::Unusable(place.clone(), trouble);
+    let encoding = connection.query("SELECT current_setting('server_encoding')", &[]).await.map_err(unusable)?;
+    let encoding = encoding.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
+    if encoding != "UTF8" {
+        return Err(OpenError::Encoding { place, encoding });
+    }
+    match migrate(connection).await.map_err(unusable)? {
+        Form::Current => Ok(()),
+        Form::Newer(found) => Err(OpenError::Newer { place, found, known: schema::known() }),
+    }
 }
 
 async fn migrate(connection: &mut Connection) -> Result<Form, Trouble> {

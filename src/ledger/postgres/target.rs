@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::connection::Connection;
 use super::rows::{self, column};
-use super::{OpenError, PostgresUrl, Trouble, memory, schema};
+use super::{OpenError, PostgresUrl, Trouble, memory};
 use crate::ledger::moving::{Counts, Found, Piece};
 use crate::ledger::record::AccountRecord;
 use crate::ledger::{LedgerError, Position};
@@ -19,10 +19,8 @@ impl Target {
     /// Connects, and makes the tables where there are none.
     pub async fn open(url: &PostgresUrl) -> Result<Self, OpenError> {
         let mut connection = Connection::patient(url.clone());
-        match super::migrate(&mut connection).await.map_err(|trouble| OpenError::Unusable(url.clone(), trouble))? {
-            schema::Form::Current => Ok(Self { connection }),
-            schema::Form::Newer(found) => Err(OpenError::Newer { place: url.clone(), found, known: schema::known() }),
-        }
+        super::bring_to_form(&mut connection).await?;
+        Ok(Self { connection })
     }
 
     pub async fn state(&mut self) -> Result<Found, LedgerError> {
@@ -94,7 +92,8 @@ impl Target {
             self.connection.query(statement, &[]).await?;
         }
         self.connection.query("SELECT setval('kf_worker.position', $1, false)", &[(&next.0, Type::INT8)]).await?;
-        let statement = "UPDATE kf_worker.identity SET move = NULL WHERE ledger_id = $1 AND (move = $2 OR move IS NULL) RETURNING ledger_id";
+        let statement =
+            "UPDATE kf_worker.identity SET move = NULL WHERE ledger_id = $1 AND (move = $2 OR move IS NULL) RETURNING ledger_id";
         Ok(!self.connection.query(statement, &[(&ledger_id, Type::TEXT), (&name, Type::TEXT)]).await?.is_empty())
     }
 

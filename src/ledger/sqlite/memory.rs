@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::rows::{Millis, Words};
-use crate::ledger::handle::Pruned;
+use crate::ledger::request::Pruned;
 use crate::ledger::{KeptPause, LedgerError, Position, StoredToken, Wanted};
 use crate::outcome::{Answer, Failure, Scope};
 use crate::secret::Secret;

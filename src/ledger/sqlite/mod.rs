@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 
 pub use source::{Moved, Source};
 
-use super::handle::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of};
 use super::record::CommandRecord;
+use super::request::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of};
 use super::sheet::Terms;
 use super::{Attendance, FetchedToken, LedgerError, Settings, StoredToken, TokenTurn, Wanted};
 use crate::event::now;

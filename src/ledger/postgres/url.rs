@@ -1,0 +1,142 @@
+//! Where the database is: its URL, and what it says of encryption.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use super::connection::TIME_LIMIT;
+
+/// Where the database is, as whom, and whether the connection is encrypted; the password is in it.
+#[derive(Clone)]
+pub struct PostgresUrl {
+    pub config: Arc<tokio_postgres::Config>,
+    pub tls: Tls,
+}
+
+/// Whether the connection is encrypted.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Tls {
+    Off,
+    /// The certificate is checked, against the system's authorities or those in a file.
+    Checked(Option<PathBuf>),
+}
+
+impl PostgresUrl {
+    /// Reads `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with `?sslmode=require` and `&sslrootcert=FILE` for TLS.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that hold no part of it.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut mode, mut authorities, mut others) = (None, None, Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", value)) => mode = Some(value),
+                Some(("sslrootcert", value)) => authorities = Some(PathBuf::from(unescaped(value))),
+                _ => others.push(pair),
+            }
+        }
+        let tls = match mode {
+            None | Some("disable") if authorities.is_none() => Tls::Off,
+            None | Some("require" | "verify-ca" | "verify-full") => Tls::Checked(authorities),
+            Some("disable") => {
+                return Err("names certificates (`sslrootcert`) and turns TLS off (`sslmode=disable`); write sslmode=require");
+            }
+            Some(_) => {
+                return Err(
+                    "has an `sslmode` that this worker does not take; write `disable`, or `require` (which checks the certificate, as `verify-full` does)",
+                );
+            }
+        };
+        let mut config: tokio_postgres::Config = format!("{base}?{}", others.join("&"))
+            .parse()
+            .map_err(|_| "is not a PostgreSQL URL; write postgres://USER:PASSWORD@HOST:5432/DATABASE, with other characters in %XX form")?;
+        if config.get_hosts().is_empty() {
+            return Err("names no host; write postgres://USER:PASSWORD@HOST:5432/DATABASE");
+        }
+        config.ssl_mode(if tls == Tls::Off { SslMode::Disable } else { SslMode::Require });
+        if config.get_application_name().is_none() {
+            config.application_name("kf-worker");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(TIME_LIMIT / 2);
+        }
+        // Of several hosts, after a failover, only one takes writes.
+        if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        config.tcp_user_timeout(TIME_LIMIT).keepalives_idle(TIME_LIMIT);
+        Ok(Self { config: Arc::new(config), tls })
+    }
+
+    /// Whether passwords and nicknames cross a network unencrypted.
+    pub fn is_exposed(&self) -> bool {
+        let local = |host: &Host| match host {
+            Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+            Host::Unix(_) => true,
+        };
+        self.tls == Tls::Off && !self.config.get_hosts().iter().all(local)
+    }
+}
+
+/// Where it is and nothing secret.
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}`", self.config.get_dbname().or(self.config.get_user()).unwrap_or_default())?;
+        for (index, host) in self.config.get_hosts().iter().enumerate() {
+            formatter.write_str(if index == 0 { " on " } else { ", " })?;
+            let ports = self.config.get_ports();
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => write!(formatter, "{name}:{port}")?,
+                Host::Unix(path) => write!(formatter, "{}", path.display())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+fn unescaped(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_and_shown_without_its_password() {
+        let url = PostgresUrl::parse("postgres://kf:hunter2@db.example:5433/ledger?sslmode=verify-full&sslrootcert=/ca.pem").unwrap();
+        assert!(url.tls == Tls::Checked(Some(PathBuf::from("/ca.pem"))));
+        assert!(!url.is_exposed());
+        assert_eq!(format!("{url} {url:?}"), "`ledger` on db.example:5433 `ledger` on db.example:5433");
+    }
+
+    #[test]
+    fn what_crosses_a_network_unencrypted_is_known() {
+        assert!(PostgresUrl::parse("postgres://kf@db.example/ledger").unwrap().is_exposed());
+        assert!(!PostgresUrl::parse("postgres://kf@127.0.0.1/ledger").unwrap().is_exposed());
+        assert!(!PostgresUrl::parse("postgres://kf@%2Frun%2Fpostgresql/ledger").unwrap().is_exposed());
+    }
+
+    #[test]
+    fn faults_are_told_without_the_url() {
+        for bad in [
+            "postgres://kf:hunter2@h:port/x",
+            "postgres://kf:hunter2@h/x?sslmode=prefer",
+            "postgres:///x?sslmode=disable",
+            "postgres://h/x?sslmode=disable&sslrootcert=a",
+        ] {
+            let fault = PostgresUrl::parse(bad).unwrap_err();
+            assert!(!fault.contains("hunter2"), "{fault}");
+        }
+    }
+}
