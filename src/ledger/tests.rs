@@ -12,6 +12,8 @@ use crate::command::{Decoded, Message, decode};
 use crate::event::{History, Identity, conclude};
 use crate::outcome::{Effect, Outcome, Status};
 
+// Shared with the integration tests, which see the library from outside only: what these tests hold against a server is not
+// public, and a server of their own is started, found and cleaned up in one way for both.
 #[path = "../../tests/it/support/postgres.rs"]
 #[allow(dead_code, reason = "the integration tests use the rest of it")]
 mod private_postgres;
@@ -19,6 +21,8 @@ mod private_postgres;
 use private_postgres::{Database, OwnServer, Pooler};
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// How long a test waits for anything before it fails.
+const DEADLINE: Duration = Duration::from_secs(45);
 
 /// A ledger's own place, in which it can be closed and opened again.
 enum Fixture {
@@ -49,13 +53,13 @@ impl Fixture {
         }
     }
 
-    /// A claim lasts for so short a time that a worker which was closed is found dead at once.
+    /// A claim has run out as soon as it is made, so that a worker which was closed is found dead at once.
     fn settings(&self) -> Settings {
         let place = match self {
             Self::Sqlite(folder) => Place::Sqlite(folder.path().join("ledger.db")),
             Self::Postgres(database) => Place::parse(database.url()).unwrap(),
         };
-        Settings { place, retention: DAY, patience: DAY, lease: Duration::from_millis(1) }
+        Settings { place, retention: DAY, patience: DAY, lease: Duration::ZERO }
     }
 
     async fn open(&self) -> Opened {
@@ -64,13 +68,16 @@ impl Fixture {
 
     /// Opens it as the next process would, once the last one has let go.
     async fn reopen(&self, settings: &Settings) -> Opened {
-        loop {
-            match Ledger::open(settings).await {
-                Ok(ledger) => return Opened { ledger, claims: RefCell::default() },
-                Err(OpenError::Sqlite(sqlite::OpenError::InUse(_))) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
+        let let_go = async {
+            loop {
+                match Ledger::open(settings).await {
+                    Ok(ledger) => return Opened { ledger, claims: RefCell::default() },
+                    Err(OpenError::Sqlite(sqlite::OpenError::InUse(_))) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
             }
-        }
+        };
+        tokio::time::timeout(DEADLINE, let_go).await.expect("nobody has it open")
     }
 }
 
@@ -136,7 +143,7 @@ for_every_database! {
     a_put_off_copy_that_is_not_known_is_lost,
     a_replay_is_the_next_generation_in_the_first_position_and_the_same_dead_letter_makes_one,
     a_replay_gives_way_to_what_was_accepted_since_and_needs_a_failed_command,
-    a_command_that_was_alone_under_way_at_three_deaths_is_poison,
+    a_command_under_way_at_three_deaths_and_alone_at_the_last_two_is_poison,
     orderly_ends_company_and_survived_attempts_make_no_poison,
     a_command_whose_message_is_lost_holds_nobody_up,
     what_is_past_its_retention_is_forgotten_but_not_the_accounts_latest_state,
@@ -502,7 +509,7 @@ async fn a_replay_gives_way_to_what_was_accepted_since_and_needs_a_failed_comman
     assert!(matches!(replay(&ledger, "+9", 0).await, Acceptance::LedgerLost), "an unknown one is not carried out");
 }
 
-async fn a_command_that_was_alone_under_way_at_three_deaths_is_poison(fixture: Fixture) {
+async fn a_command_under_way_at_three_deaths_and_alone_at_the_last_two_is_poison(fixture: Fixture) {
     for death in 0..=MOST_DEATHS {
         let ledger = fixture.open().await;
         let suspect = ticket(&ledger, "+1").await;
@@ -550,7 +557,8 @@ async fn a_command_whose_message_is_lost_holds_nobody_up(fixture: Fixture) {
     let ledger = fixture.reopen(&Settings { patience: Duration::from_millis(1), ..fixture.settings() }).await;
     let Acceptance::Unfinished(second) = accept(&ledger, "-2").await else { panic!() };
     // The second command, just accepted, is seen within any patience; the first one falls out of it as time goes by.
-    while matches!(ledger.begin(second.position).await.unwrap(), Claim::Not(Obstacle::Behind)) {}
+    let begins = async { while matches!(ledger.begin(second.position).await.unwrap(), Claim::Not(Obstacle::Behind)) {} };
+    tokio::time::timeout(DEADLINE, begins).await.expect("it begins");
 }
 
 async fn what_is_past_its_retention_is_forgotten_but_not_the_accounts_latest_state(fixture: Fixture) {

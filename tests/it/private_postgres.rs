@@ -1,7 +1,6 @@
 //! What the tests' own PostgreSQL promises to those that stand on it: nothing committed is lost, and nothing of it stays behind.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::support::postgres::{Database, OwnServer, Pooler, database};
 
@@ -17,9 +16,8 @@ fn database_folder(database: &Database) -> String {
     database.rows("SHOW data_directory").remove(0).remove(0)
 }
 
-fn answer_to(url: &str, sql: &str) -> (bool, String) {
-    let output = Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, url]).output().expect("psql");
-    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+fn answer_to(url: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
+    Database::at(url).try_rows(sql)
 }
 
 #[test]
@@ -61,9 +59,9 @@ fn a_server_with_tls_takes_nothing_else() {
     let (server, authority) = OwnServer::start_with_tls();
     let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     let checked = format!("{}?sslmode=verify-full&sslrootcert={}", server.url(), authority.display());
-    assert_eq!(answer_to(&checked, sql), (true, "t\n".to_owned()));
-    let (taken, complaint) = answer_to(&format!("{}?sslmode=disable", server.url()), sql);
-    assert!(!taken && complaint.contains("no encryption"), "{complaint}");
+    assert_eq!(answer_to(&checked, sql).expect("it is let in"), [["t"]]);
+    let complaint = answer_to(&format!("{}?sslmode=disable", server.url()), sql).expect_err("nobody else is");
+    assert!(complaint.contains("no encryption"), "{complaint}");
 }
 
 #[test]
@@ -75,10 +73,10 @@ fn a_pooler_hands_a_connection_with_its_settings_on_to_the_next_client() {
     let here = "SELECT current_database()";
     assert_eq!(answer_to(&url, here), answer_to(own.url(), here));
     // The setting outlives the client that made it, on a connection that the next client gets.
-    assert!(answer_to(&url, "SET work_mem = '7MB'").0);
-    assert_eq!(answer_to(&url, "SHOW work_mem"), (true, "7MB\n".to_owned()));
-    let (taken, complaint) = answer_to(&format!("{url}?options=-cwork_mem%3D1MB"), "SELECT 1");
-    assert!(!taken && complaint.contains("unsupported startup parameter"), "{complaint}");
+    answer_to(&url, "SET work_mem = '7MB'").expect("it can be set");
+    assert_eq!(answer_to(&url, "SHOW work_mem").expect("it is told"), [["7MB"]]);
+    let complaint = answer_to(&format!("{url}?options=-cwork_mem%3D1MB"), "SELECT 1").expect_err("it is refused");
+    assert!(complaint.contains("unsupported startup parameter"), "{complaint}");
     drop(pooler);
-    assert!(!answer_to(&url, "SELECT 1").0);
+    answer_to(&url, "SELECT 1").expect_err("nobody is there");
 }

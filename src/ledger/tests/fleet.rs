@@ -19,7 +19,7 @@ fn succeeded(text: &str, ticket: Ticket, effect: Effect) -> Conclusion {
 }
 
 #[tokio::test]
-async fn while_one_worker_calls_for_an_account_another_waits() {
+async fn while_one_worker_calls_for_an_account_another_waits_for_that_account_alone() {
     let (_fixture, one, two) = two(LONG, LONG).await;
     let add = ticket(&one, "+1").await;
     begin(&one, add).await;
@@ -28,6 +28,9 @@ async fn while_one_worker_calls_for_an_account_another_waits() {
         let Claim::Not(Obstacle::Held(left)) = two.begin(position).await.unwrap() else { panic!() };
         assert!(left > LONG / 2 && left <= LONG, "{left:?}");
     }
+    let other = message(r#"{"command_id":"o","action":"delete","kf_account":"b@test"}"#);
+    let Acceptance::Unfinished(other) = two.accept(vec![arrival(&other)]).await.unwrap().remove(0) else { panic!() };
+    begin(&two, other).await;
     finish(&one, "+1", add, Effect::Created).await;
     assert!(matches!(two.begin(add.position).await.unwrap(), Claim::Not(Obstacle::Finished(_))));
     assert_eq!(begin(&two, delete).await.attempts, 1);
@@ -35,7 +38,7 @@ async fn while_one_worker_calls_for_an_account_another_waits() {
 
 #[tokio::test]
 async fn a_worker_that_wakes_up_late_records_nothing_and_is_told_what_was_recorded() {
-    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let (_fixture, late, next) = two(Duration::ZERO, LONG).await;
     let add = ticket(&late, "+1").await;
     let old = begin(&late, add).await;
     let taken = begin(&next, ticket(&next, "+1").await).await;
@@ -54,7 +57,7 @@ async fn a_worker_that_wakes_up_late_records_nothing_and_is_told_what_was_record
 
 #[tokio::test]
 async fn a_lost_claim_stays_lost_although_nobody_else_has_begun() {
-    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let (_fixture, late, next) = two(Duration::ZERO, LONG).await;
     let add = ticket(&late, "+1").await;
     let old = begin(&late, add).await;
     // The next worker only looks, and sees that the claim has run out.
@@ -65,7 +68,7 @@ async fn a_lost_claim_stays_lost_although_nobody_else_has_begun() {
 
 #[tokio::test]
 async fn an_add_that_may_land_after_the_delete_is_deleted_once_more_and_only_then() {
-    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let (_fixture, late, next) = two(Duration::ZERO, LONG).await;
     let add = ticket(&late, "+1").await;
     let old = begin(&late, add).await;
     assert_eq!(next.begin_clean_up("a@test".to_owned()).await.unwrap(), CleanUp::NotWanted, "the account is wanted");
@@ -156,7 +159,7 @@ async fn one_worker_at_a_time_has_the_turn_to_fetch_a_token() {
 
 #[tokio::test]
 async fn a_turn_to_fetch_a_token_runs_out_and_ends_with_the_token_that_is_kept() {
-    let (_fixture, late, next) = two(Duration::from_millis(1), LONG).await;
+    let (_fixture, late, next) = two(Duration::ZERO, LONG).await;
     let [first, second, third] = [(); 3].map(|()| Fetcher::of("test".to_owned()));
     let fetched = |text: &str, fetcher: &Fetcher| FetchedToken {
         token: StoredToken {
@@ -170,11 +173,7 @@ async fn a_turn_to_fetch_a_token_runs_out_and_ends_with_the_token_that_is_kept()
         fetcher: fetcher.clone(),
     };
     assert_eq!(late.token_turn(first.clone()).await.unwrap(), TokenTurn::Yours);
-    let mut asked = next.token_turn(second.clone()).await.unwrap();
-    while let TokenTurn::Others(left) = asked {
-        tokio::time::sleep(left).await;
-        asked = next.token_turn(second.clone()).await.unwrap();
-    }
+    assert_eq!(next.token_turn(second.clone()).await.unwrap(), TokenTurn::Yours, "the first one's has run out");
     assert!(late.save_token(fetched("late", &first)).await.unwrap(), "nothing was kept since");
     assert_ne!(late.token_turn(third.clone()).await.unwrap(), TokenTurn::Yours, "a turn that was lost ends nobody else's");
     assert!(!next.save_token(fetched("next", &second)).await.unwrap(), "it was kept after this one was asked for");
@@ -215,6 +214,47 @@ async fn many_workers_may_make_the_tables_at_once() {
     let opened = futures_util::future::join_all((0..8).map(|_| Ledger::open(&settings))).await;
     let ids: Vec<String> = opened.into_iter().map(|ledger| ledger.unwrap().id().to_owned()).collect();
     assert!(ids.iter().all(|id| *id == ids[0] && id.len() == 32), "{ids:?}");
+}
+
+/// A user of the server, gone with this value together with what is its own in the database.
+struct Role<'a> {
+    name: String,
+    database: &'a Database,
+}
+
+impl<'a> Role<'a> {
+    fn create(database: &'a Database) -> Self {
+        let name = format!("kf_{:016x}", rand::random::<u64>());
+        database.execute(&format!("CREATE ROLE {name} LOGIN PASSWORD 'secret'"));
+        Self { name, database }
+    }
+
+    /// The database's URL for this user.
+    fn url(&self) -> String {
+        let (_, place) = self.database.url().split_once('@').unwrap();
+        format!("postgres://{}:secret@{place}", self.name)
+    }
+}
+
+impl Drop for Role<'_> {
+    fn drop(&mut self) {
+        // A test that fails because of this would hide why it failed.
+        self.database.try_rows(&format!("DROP OWNED BY {0}; DROP ROLE {0}", self.name)).ok();
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_create_schemas_uses_the_one_made_for_it() {
+    let database = private_postgres::database();
+    let role = Role::create(&database);
+    let name = &role.name;
+    assert_eq!(database.rows(&format!("SELECT has_database_privilege('{name}', current_database(), 'CREATE')")), [["f"]]);
+    let Err(error) = open_at(&role.url()).await else { panic!("it has made the schema") };
+    assert!(error.to_string().contains("make the schema `kf_worker` for it"), "{error}");
+    database.execute(&format!("CREATE SCHEMA kf_worker AUTHORIZATION {name}"));
+    for text in ["+1", "+2"] {
+        carry_one(&open_at(&role.url()).await.unwrap_or_else(|error| panic!("{error}")), text).await;
+    }
 }
 
 #[tokio::test]

@@ -129,20 +129,22 @@ async fn a_move_can_be_given_up_and_a_database_that_holds_something_is_left_alon
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_outcomes_are_forgotten_by_hand_and_what_is_wrong_is_told() {
+async fn old_outcomes_are_forgotten_by_hand() {
     let mut stage = Stage::on_postgres().await;
-    let mut worker = stage.worker().await;
+    let worker = stage.worker().await;
     stage.outcome(&add("c1", "anna@test", "安娜")).await;
     stage.outcome(&add("c2", "ben@test", "本")).await;
     stage.database().execute(
         "UPDATE kf_worker.command SET received_at = received_at - interval '91 days', finished_at = finished_at - interval '91 days' WHERE command_id = 'c1'",
     );
-    let config = worker.config().to_owned();
-    let pruned = kf_worker().args(["ledger", "prune", "--json", "--config"]).arg(&config).output().await.expect("the program runs");
+    let pruned = kf_worker().args(["ledger", "prune", "--json", "--config"]).arg(worker.config()).output().await.expect("the program runs");
     assert_eq!(text(&pruned.stdout).trim(), r#"{"forgotten":1}"#, "{}", text(&pruned.stderr));
     assert_eq!(stage.database().rows("SELECT command_id FROM kf_worker.command"), [["c2"]]);
-    assert_eq!(worker.terminate().await, Some(0));
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
 
+#[tokio::test]
+async fn a_move_from_or_to_where_none_can_be_made_is_refused_with_the_reason() {
     for (arguments, told) in [
         (["migrate", "--from", "postgres://a/b", "--to", "postgres://a/b"], "from a file"),
         (["migrate", "--from", "sqlite:x", "--to", "sqlite:y"], "no database to move to"),
@@ -152,6 +154,7 @@ async fn old_outcomes_are_forgotten_by_hand_and_what_is_wrong_is_told() {
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
         assert!(text(&refused.stderr).contains(told), "{}", text(&refused.stderr));
     }
-    let missing = ledger(&["migrate", "--from", "sqlite:/nowhere/ledger.db", "--to", stage.database().url()]).await;
+    let database = postgres::database();
+    let missing = ledger(&["migrate", "--from", "sqlite:/nowhere/ledger.db", "--to", database.url()]).await;
     assert_eq!(missing.status.code(), Some(78), "{}", text(&missing.stderr));
 }

@@ -27,9 +27,9 @@ pub async fn show(worker: &Worker) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// Sets the number, which must work at once.
+/// Sets the number, which must work as soon as the broker knows that whoever has just ended is gone.
 pub async fn set(worker: &Worker, number: usize) {
-    let output = partitions(worker, &["set", &number.to_string()]).await;
+    let output = partitions(worker, &["set", &number.to_string(), "--wait", "30s"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

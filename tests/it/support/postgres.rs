@@ -90,9 +90,14 @@ impl Database {
     /// What a query finds, each value as PostgreSQL writes it, and `NULL` for nothing.
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let text = psql(&self.url, sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The same where the server may refuse, with its complaint.
+    pub fn try_rows(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
+        let text = psql(&self.url, sql)?;
         let rows = text.split_terminator(ROW).map(|row| row.split(COLUMN).map(str::to_owned).collect());
-        rows.collect()
+        Ok(rows.collect())
     }
 }
 
