@@ -75,7 +75,8 @@ impl Ledger {
             }
             Self::Database(url) => {
                 let mut psql = Command::new("sh");
-                psql.args(["-c", &psql_program(), "sh", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", url]);
+                psql.args(["-c", &psql_program(), "sh", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only"]);
+                psql.args(["--set=ON_ERROR_STOP=1", url]);
                 let mut psql = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql runs");
                 let lock = "BEGIN; LOCK TABLE kf_worker.account IN EXCLUSIVE MODE; SELECT 'locked';\n";
                 let stdin = psql.stdin.as_mut().expect("stdin is piped");
