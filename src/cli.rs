@@ -88,12 +88,15 @@ fn tell(line: impl fmt::Display) {
 /// Runs what needs the network to its end.
 ///
 /// # Errors
-/// Where no threads can be started.
-fn in_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+/// Where no threads can be started; that is told here.
+fn in_runtime<T>(work: impl Future<Output = T>) -> Result<T, Exit> {
     // One provider of cryptography for everything that speaks TLS. A second installation would be a mistake of ours,
     // and the first one would stand.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        tell(format_args!("threads can't be had: {error}"));
+        Exit::Failed
+    })?;
     let result = runtime.block_on(work);
     // A thread that still does blocking work must not keep a process alive that has ended.
     runtime.shutdown_background();

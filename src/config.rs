@@ -100,7 +100,6 @@ fn read_worker(reader: &mut Reader, window: usize, request_timeout: Duration) ->
         slow_after: reader.duration("worker.slow_after", 5 * SECOND),
         drain: reader.duration("worker.drain", 20 * SECOND),
         request_timeout,
-        lease: request_timeout + CLAIM_SPARE,
         drift_interval: verify.then_some(drift_interval),
     }
 }

@@ -17,7 +17,7 @@ pub const MOST_FAILURES: u32 = 50;
 /// How often a worker says that it takes commands; the others count it out after ten seconds of silence.
 const ATTENDANCE: Duration = Duration::from_secs(2);
 /// How long the ledger may take to note that this worker takes no more.
-const LEAVING: Duration = Duration::from_secs(1);
+const LEAVING_LEDGER: Duration = Duration::from_secs(1);
 /// A session that ends sooner counts as a failure to connect.
 const SHORT_SESSION: Duration = Duration::from_secs(10);
 
@@ -51,10 +51,6 @@ pub async fn supervise(worker: &Arc<Worker>, broker: &Settings) -> Result<(), Ga
         Ok(session) => session.clone(),
         Err(_) => None,
     };
-    if let Some(session) = session.clone() {
-        // Apart, so that a broker that does not answer holds up nobody.
-        tokio::spawn(async move { session.stop_consuming().await });
-    }
     worker.drain().await;
     if let Some(session) = session {
         session.close().await;
@@ -127,7 +123,7 @@ async fn serve_session(worker: &Arc<Worker>, session: &Session, deliveries: Deli
     worker.metrics.broker_connected.set(0);
     worker.metrics.partitions.set(0);
     // Where that can't be said, the others find out after a while.
-    let _ = tokio::time::timeout(LEAVING, worker.ledger.leave()).await;
+    let _ = tokio::time::timeout(LEAVING_LEDGER, worker.ledger.leave()).await;
 }
 
 /// Says again and again that this worker takes commands, and tells the session its place among those who do.

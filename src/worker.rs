@@ -55,8 +55,6 @@ pub struct Settings {
     pub drain: Duration,
     /// How long one request to WeChat may take.
     pub request_timeout: Duration,
-    /// How long a claim on an account lasts.
-    pub lease: Duration,
     /// Once in this time all accounts are compared with WeChat's list, and outcomes that rest on what WeChat says exists
     /// already are checked against it; nothing where that is off.
     pub drift_interval: Option<Duration>,
@@ -114,7 +112,7 @@ pub struct Job {
 /// How often the loop that takes commands comes round when there are none.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long leaving the queues may take; a broker that does not answer must not hold up the shutdown.
-const LEAVING: Duration = Duration::from_secs(2);
+const LEAVING_QUEUES: Duration = Duration::from_secs(2);
 /// Deliveries accepted in one transaction at most.
 const BATCH: usize = 256;
 
@@ -146,7 +144,7 @@ impl Worker {
                 }
             }
         };
-        if tokio::time::timeout(LEAVING, async { tokio::join!(session.stop_consuming(), rest) }).await.is_err() {
+        if tokio::time::timeout(LEAVING_QUEUES, async { tokio::join!(session.stop_consuming(), rest) }).await.is_err() {
             tracing::warn!("the broker was slow to take its consumers back; what it sent last comes back at the next start");
         }
     }

@@ -54,10 +54,12 @@ impl Names {
         format!("{}.unparking", self.prefix)
     }
 
+    /// The exchange that results are published to.
     pub fn events(&self) -> String {
         format!("{}.events", self.prefix)
     }
 
+    /// The queue of the dead letters.
     pub fn dead(&self) -> String {
         format!("{}.dead", self.prefix)
     }
@@ -67,6 +69,7 @@ impl Names {
         format!("{}.deferred.{delay}", self.prefix)
     }
 
+    /// The exclusive queue of the one worker with a ledger in a file.
     pub fn sqlite_owner(&self) -> String {
         format!("{}.sqlite-owner", self.prefix)
     }

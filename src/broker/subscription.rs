@@ -78,6 +78,7 @@ impl Subscription {
         Ok(())
     }
 
+    /// Gives a message to whoever takes them all, and counts it as held.
     pub fn hand_on(&self, delivery: lapin::message::Delivery, session: &Session, arrived: &Arrived) {
         let held = Held::new(&self.held, session.metrics().hold());
         // Nobody takes any more at the end of a session: what was taken comes again.

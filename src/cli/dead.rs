@@ -102,10 +102,7 @@ pub fn dead(config: &Config, what: Dead) -> Exit {
                 DeadError::Publish(_) | DeadError::NoSuchId(_) => Exit::Failed,
             }
         }
-        Err(error) => {
-            super::tell(format_args!("{error}"));
-            Exit::Failed
-        }
+        Err(exit) => exit,
     }
 }
 

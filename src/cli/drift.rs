@@ -30,10 +30,7 @@ pub fn drift(config: Config, wechat_ids: &[String], json: bool) -> Exit {
             super::tell(message);
             Exit::Configuration
         }
-        Err(error) => {
-            super::tell(format_args!("threads can't be had: {error}"));
-            Exit::Failed
-        }
+        Err(exit) => exit,
     }
 }
 

@@ -78,10 +78,7 @@ pub fn migrate(from: &str, to: Option<&str>, configured: impl FnOnce() -> Option
             super::tell(&error);
             return exit_of(&error);
         }
-        Err(error) => {
-            super::tell(format_args!("threads can't be had: {error}"));
-            return Exit::Failed;
-        }
+        Err(exit) => return exit,
     }
     Exit::Done
 }
@@ -113,10 +110,7 @@ pub fn prune(config: &Config, json: bool) -> Exit {
             super::tell(message);
             return exit;
         }
-        Err(error) => {
-            super::tell(format_args!("threads can't be had: {error}"));
-            return Exit::Failed;
-        }
+        Err(exit) => return exit,
     }
     Exit::Done
 }

@@ -70,10 +70,7 @@ pub fn partitions(config: &Config, what: What) -> Exit {
                 _ => Exit::Failed,
             }
         }
-        Err(error) => {
-            super::tell(format_args!("threads can't be had: {error}"));
-            Exit::Failed
-        }
+        Err(exit) => exit,
     }
 }
 

@@ -17,10 +17,7 @@ pub fn show(config: &Config, command_id: &str, json: bool) -> Exit {
             super::tell(format_args!("{error}"));
             return if error.may_pass() { Exit::Unavailable } else { Exit::Configuration };
         }
-        Err(error) => {
-            super::tell(format_args!("threads can't be had: {error}"));
-            return Exit::Failed;
-        }
+        Err(exit) => return exit,
     };
     match found {
         Ok(Lookup::Finished(finished)) if json => super::print(format_args!("{}", finished.conclusion.data)),

@@ -18,15 +18,16 @@ pub fn run(config: Config, file: Option<PathBuf>) -> Exit {
         on_signals(shutdown.clone())?;
         let (sender, changes) = mpsc::channel(1);
         on_hangup(file, sender)?;
-        Ok(crate::run(config, changes, shutdown).await)
+        Ok::<_, std::io::Error>(crate::run(config, changes, shutdown).await)
     });
-    match ended.and_then(|ended| ended) {
-        Ok(Ok(())) => Exit::Done,
-        Ok(Err(error)) => report(&error),
-        Err(error) => {
-            super::tell(format_args!("threads or signals can't be had: {error}"));
+    match ended {
+        Ok(Ok(Ok(()))) => Exit::Done,
+        Ok(Ok(Err(error))) => report(&error),
+        Ok(Err(error)) => {
+            super::tell(format_args!("signals can't be had: {error}"));
             Exit::Failed
         }
+        Err(exit) => exit,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the worker holds of its ledger: questions and answers, whichever database is behind it.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::request::{Asked, Errand, Reply, Request};
@@ -17,6 +19,7 @@ pub struct Ledger {
     requests: mpsc::UnboundedSender<Request>,
     id: String,
     shared: bool,
+    lease: Duration,
 }
 
 impl Ledger {
@@ -30,12 +33,17 @@ impl Ledger {
             Place::Sqlite(path) => sqlite::start(path, settings, queue)?,
             Place::Postgres(url) => postgres::start(url, settings, queue).await?,
         };
-        Ok(Self { requests, id, shared: settings.place.is_shared() })
+        Ok(Self { requests, id, shared: settings.place.is_shared(), lease: settings.lease })
     }
 
     /// Who this ledger is; put-off copies carry it.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// How long a claim lasts.
+    pub fn lease(&self) -> Duration {
+        self.lease
     }
 
     /// Whether other workers may use it at the same time.

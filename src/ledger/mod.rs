@@ -322,13 +322,13 @@ pub struct FetchedToken {
 #[derive(Debug, Clone)]
 pub struct Fetcher {
     owner: String,
-    name: record::Holder,
+    name: String,
 }
 
 impl Fetcher {
     /// Somebody new who is about to fetch the token of an owner.
     pub fn of(owner: String) -> Self {
-        Self { owner, name: new_holder() }
+        Self { owner, name: random_name() }
     }
 }
 
@@ -354,8 +354,8 @@ pub struct Wanted {
     pub unfinished: bool,
 }
 
-/// A name among all that ever hold a claim or a turn.
-fn new_holder() -> record::Holder {
+/// A name for a holder of claims, a turn or a move that nobody else will ever have.
+fn random_name() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 

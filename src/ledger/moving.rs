@@ -8,11 +8,10 @@ use std::fmt;
 use std::path::Path;
 
 use super::postgres::{self, PostgresUrl};
-use super::record::{AccountRecord, CommandRecord};
-use super::{KeptPause, LedgerError, OpenError, Position, StoredToken, sqlite};
+use super::{LedgerError, OpenError, Position, sqlite};
 
 /// Records copied in one step.
-pub const STEP: usize = 1_000;
+const STEP: usize = 1_000;
 
 /// Why a ledger was not moved.
 #[derive(Debug, thiserror::Error)]
@@ -62,14 +61,6 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Some of what a ledger holds, to be copied.
-pub enum Piece {
-    Commands(Vec<CommandRecord>),
-    Accounts(Vec<AccountRecord>),
-    Pauses(Vec<KeptPause>),
-    Tokens(Vec<StoredToken>),
-}
-
 /// Copies a file into a database and puts that to use in its place. Tells after each step how many commands are there, of
 /// how many. Answers what both hold.
 ///
@@ -78,62 +69,91 @@ pub enum Piece {
 pub async fn migrate(from: &Path, to: &PostgresUrl, mut progress: impl FnMut(u64, u64)) -> Result<Counts, MoveError> {
     let mut source = sqlite::Source::open(from).map_err(OpenError::from)?;
     let mut target = postgres::Target::open(to).await.map_err(OpenError::from)?;
+    let begun = begin_or_go_on(&mut source, &mut target).await?;
+    let source_counts = source.counts().map_err(MoveError::Source)?;
+    copy(&source, &mut target, &begun, |copied| progress(copied, source_counts.commands)).await?;
+    let target_counts = target.state().await.map_err(in_target)?.counts;
+    if target_counts != source_counts {
+        return Err(MoveError::Differ { source_counts, target_counts });
+    }
+    // In this order, so that there is no moment at which both could be used.
+    source.mark(&sqlite::Moved::Done(begun.name.clone())).map_err(MoveError::Source)?;
+    let next = source.next_position().map_err(MoveError::Source)?;
+    if !target.end_filling(source.id(), &begun.name, next).await.map_err(in_target)? {
+        return Err(MoveError::Disturbed);
+    }
+    Ok(source_counts)
+}
+
+/// A move under way.
+struct Begun {
+    /// Which the file and the database both know.
+    name: String,
+    /// How many commands were copied before, and the last one's position.
+    copied: u64,
+    after: Position,
+}
+
+impl Begun {
+    fn anew() -> Self {
+        Self { name: super::random_name(), copied: 0, after: Position(0) }
+    }
+}
+
+/// Finds out where the move stands by what file and database say of it, and begins it where it was not begun.
+async fn begin_or_go_on(source: &mut sqlite::Source, target: &mut postgres::Target) -> Result<Begun, MoveError> {
     let found = target.state().await.map_err(in_target)?;
     let ours = found.ledger_id == source.id();
-    // The move that the file says was begun, and that the database says fills it.
-    let (name, goes_on) = match (source.moved().map_err(MoveError::Source)?, &found.filled_by) {
-        (sqlite::Moved::Done(name), Some(filled_by)) if ours && name == *filled_by => (name, true),
+    let go_on = |name| Begun { name, copied: found.counts.commands, after: Position(found.counts.last_position) };
+    let begun = match (source.moved().map_err(MoveError::Source)?, &found.filled_by) {
+        // Everything was copied, and the database not put to use yet.
+        (sqlite::Moved::Done(name), Some(filled_by)) if ours && name == *filled_by => return Ok(go_on(name)),
         (sqlite::Moved::Done(_), _) => return Err(MoveError::Moved),
-        (sqlite::Moved::Begun(name), Some(filled_by)) if ours && name == *filled_by => (name, true),
-        // What another move has left there of an older state of the file.
+        // It was interrupted while it copied.
+        (sqlite::Moved::Begun(name), Some(filled_by)) if ours && name == *filled_by => return Ok(go_on(name)),
+        // Another move has left there an older state of the file.
         (_, Some(_)) if ours => {
             target.empty().await.map_err(in_target)?;
-            (super::new_holder(), false)
+            Begun::anew()
         }
         _ if found.workers > 0 => return Err(MoveError::Used(found.workers)),
         _ if found.counts != Counts::default() || found.filled_by.is_some() => return Err(MoveError::Occupied(found.counts)),
-        _ => (super::new_holder(), false),
+        // The database is nobody's.
+        _ => Begun::anew(),
     };
-    if !goes_on {
-        if !target.begin_filling(source.id(), &name).await.map_err(in_target)? {
-            return Err(MoveError::Disturbed);
-        }
-        source.mark(&sqlite::Moved::Begun(name.clone())).map_err(MoveError::Source)?;
+    if !target.begin_filling(source.id(), &begun.name).await.map_err(in_target)? {
+        return Err(MoveError::Disturbed);
     }
-    let source_counts = source.counts().map_err(MoveError::Source)?;
+    source.mark(&sqlite::Moved::Begun(begun.name.clone())).map_err(MoveError::Source)?;
+    Ok(begun)
+}
 
+/// Copies all but the commands that were copied before.
+async fn copy(
+    source: &sqlite::Source,
+    target: &mut postgres::Target,
+    begun: &Begun,
+    mut progress: impl FnMut(u64),
+) -> Result<(), MoveError> {
     // Accounts first: they are few, and the commands tell how far an interrupted move had come.
     let mut after = String::new();
     loop {
         let accounts = source.accounts(&after, STEP).map_err(MoveError::Source)?;
         let Some(last) = accounts.last() else { break };
         after = last.kf_account.clone();
-        target.fill(Piece::Accounts(accounts)).await.map_err(in_target)?;
+        target.fill_accounts(accounts).await.map_err(in_target)?;
     }
-    let mut after = Position(if goes_on { found.counts.last_position } else { 0 });
-    let mut copied = if goes_on { found.counts.commands } else { 0 };
+    let Begun { mut copied, mut after, .. } = *begun;
     loop {
-        progress(copied, source_counts.commands);
+        progress(copied);
         let commands = source.commands(after, STEP).map_err(MoveError::Source)?;
         let Some(last) = commands.last() else { break };
         after = last.position;
         copied += commands.len() as u64;
-        target.fill(Piece::Commands(commands)).await.map_err(in_target)?;
+        target.fill_commands(&commands).await.map_err(in_target)?;
     }
-    target.fill(Piece::Pauses(source.pauses().map_err(MoveError::Source)?)).await.map_err(in_target)?;
-    target.fill(Piece::Tokens(source.tokens().map_err(MoveError::Source)?)).await.map_err(in_target)?;
-
-    let target_counts = target.state().await.map_err(in_target)?.counts;
-    if target_counts != source_counts {
-        return Err(MoveError::Differ { source_counts, target_counts });
-    }
-    // In this order, so that there is no moment at which both could be used.
-    source.mark(&sqlite::Moved::Done(name.clone())).map_err(MoveError::Source)?;
-    let next = source.next_position().map_err(MoveError::Source)?;
-    if !target.end_filling(source.id(), &name, next).await.map_err(in_target)? {
-        return Err(MoveError::Disturbed);
-    }
-    Ok(source_counts)
+    target.fill_pauses(&source.pauses().map_err(MoveError::Source)?).await.map_err(in_target)?;
+    target.fill_tokens(&source.tokens().map_err(MoveError::Source)?).await.map_err(in_target)
 }
 
 /// Gives up a move that was begun: the database is emptied, and the file may be used again.

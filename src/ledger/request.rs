@@ -86,6 +86,18 @@ where
     }
 }
 
+/// Parts what waits: decisions share a transaction, errands are run one by one.
+pub fn part(batch: &mut Vec<Request>) -> (Vec<Box<dyn Decision>>, Vec<Errand>) {
+    let (mut decisions, mut errands) = (Vec::with_capacity(batch.len()), Vec::new());
+    for request in batch.drain(..) {
+        match request {
+            Request::Decision(decision) => decisions.push(decision),
+            Request::Errand(errand) => errands.push(errand),
+        }
+    }
+    (decisions, errands)
+}
+
 /// Makes all decisions of a transaction on one sheet; the first that can't be made undoes them all, since nobody may rely
 /// on a part of them.
 pub fn decide_all(decisions: &mut [Box<dyn Decision>], sheet: &mut Sheet) -> Result<(), LedgerError> {

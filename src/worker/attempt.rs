@@ -140,7 +140,7 @@ impl Worker {
             Claim::Begun(begun) => begun,
             Claim::Not(obstacle) => return Ok(self.hindered(job, obstacle)),
         };
-        let claim = asking.claimed(begun.epoch, self.settings.lease);
+        let claim = asking.claimed(begun.epoch, self.ledger.lease());
         job.claim = Some(claim);
         job.ticket.attempts = begun.attempts;
         job.ticket.suspect = false;

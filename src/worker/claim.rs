@@ -162,7 +162,7 @@ impl Worker {
         let asking = Asking::now();
         let clean_up = self.ledger.begin_clean_up(kf_account.to_owned()).await.ok()?;
         let CleanUp::Begun(epoch) = clean_up else { return Some(clean_up) };
-        let claim = asking.claimed(epoch, self.settings.lease);
+        let claim = asking.claimed(epoch, self.ledger.lease());
         let given = Given { nickname: None, ..command.given.clone() };
         let delete = Command { action: Action::Delete, given, ..command.clone() };
         let deleted = claim.outlasts(self.settings.request_timeout) && {

@@ -6,13 +6,6 @@ use crate::support::broker::Message;
 use crate::support::eventually;
 use crate::support::stage::{Stage, add};
 use crate::support::wechat::Endpoint;
-use crate::support::worker::Worker;
-
-/// Waits until the worker is not ready for want of its ledger.
-async fn without_ledger(worker: &Worker) -> String {
-    let says_so = async || worker.get("/readyz").await.filter(|(status, reason)| *status == 503 && reason.starts_with("ledger"));
-    eventually("the worker says that its ledger fails", says_so).await.1
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_another_program_locks_the_ledger_nothing_is_executed() {
@@ -25,7 +18,7 @@ async fn while_another_program_locks_the_ledger_nothing_is_executed() {
     stage.send(&add("c2", "ben@test", "本")).await;
     // This call began before the lock, and its end can't be recorded while it lasts.
     held.release();
-    let reason = without_ledger(&worker).await;
+    let reason = worker.without_ledger().await;
     assert!(reason.contains("locked"), "{reason}");
     assert!(worker.is_running());
     assert_eq!(worker.get("/livez").await.map(|(status, _)| status), Some(200));
@@ -52,7 +45,7 @@ async fn with_its_file_taken_away_nothing_is_executed_until_it_is_back() {
     stage.outcome(&add("c1", "anna@test", "安娜")).await.assert_succeeded("created");
     stage.ledger().take_away();
     stage.send(&add("c2", "ben@test", "本")).await;
-    let reason = without_ledger(&worker).await;
+    let reason = worker.without_ledger().await;
     assert!(reason.contains("deleted or replaced"), "{reason}");
     assert!(worker.is_running());
     assert_eq!(stage.wechat.changes("ben@test").len(), 0);
@@ -92,7 +85,7 @@ async fn on_a_full_disk_nothing_is_executed_until_there_is_room() {
     assert!(worker.is_running());
     let calls = stage.wechat.journal().len();
     stage.broker.publish_all(sent.map(Message::json)).await;
-    assert!(without_ledger(&worker).await.contains("can't be written"));
+    assert!(worker.without_ledger().await.contains("can't be written"));
     assert_eq!(stage.wechat.journal().len(), calls, "no call that can't be recorded");
 
     worker.free_disk().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::connection::{Connection, Parameter};
-use super::rows::{column, word};
+use super::rows::{column, storable, word};
 use crate::ledger::request::Pruned;
 use crate::ledger::{Attendance, FetchedToken, Fetcher, KeptPause, LedgerError, Position, StoredToken, TokenTurn, Wanted};
 use crate::outcome::{Answer, Failure, Scope};
@@ -19,6 +19,7 @@ pub const ABSENT_AFTER: Duration = Duration::from_secs(10);
 /// ticket, its token, and the token that it gets for an Official Account.
 const TURN_CLAIMS: u32 = 4;
 
+/// Remembers a pause, in place of the one of its scope.
 pub async fn keep_pause(connection: &mut Connection, pause: &KeptPause) -> Result<(), LedgerError> {
     let answer = pause.failure.answer.as_ref();
     connection
@@ -34,14 +35,15 @@ pub async fn keep_pause(connection: &mut Connection, pause: &KeptPause) -> Resul
                 (&pause.until, Type::TIMESTAMPTZ),
                 (&pause.failure.reason.as_str(), Type::TEXT),
                 (&answer.map(|answer| answer.errcode), Type::INT8),
-                (&answer.map(|answer| answer.errmsg.replace('\0', "\u{fffd}")), Type::TEXT),
-                (&pause.failure.detail.replace('\0', "\u{fffd}"), Type::TEXT),
+                (&answer.map(|answer| storable(&answer.errmsg)), Type::TEXT),
+                (&storable(&pause.failure.detail), Type::TEXT),
             ],
         )
         .await?;
     Ok(())
 }
 
+/// Forgets the pause of a scope.
 pub async fn forget_pause(connection: &mut Connection, wechat_id: &str, scope: Scope) -> Result<(), LedgerError> {
     let which: [Parameter<'_>; 2] = [(&wechat_id, Type::TEXT), (&scope.as_str(), Type::TEXT)];
     connection.query("DELETE FROM kf_worker.pause WHERE wechat_id = $1 AND scope = $2", &which).await?;
@@ -89,6 +91,7 @@ pub async fn token_turn(connection: &mut Connection, fetcher: &Fetcher, claim: D
     Ok(TokenTurn::Others(left.map_or(lasts, |left| Duration::try_from_secs_f64(left).unwrap_or_default())))
 }
 
+/// Gives the turn back.
 pub async fn end_token_turn(connection: &mut Connection, fetcher: &Fetcher) -> Result<(), LedgerError> {
     let statement = "DELETE FROM kf_worker.token_turn WHERE owner = $1 AND fetcher = $2";
     connection.query(statement, &[(&fetcher.owner, Type::TEXT), (&fetcher.name, Type::TEXT)]).await?;
@@ -121,6 +124,7 @@ pub async fn save_fetched_token(connection: &mut Connection, fetched: &FetchedTo
     Ok(!rows.is_empty())
 }
 
+/// All that are remembered.
 pub async fn pauses(connection: &mut Connection) -> Result<Vec<KeptPause>, LedgerError> {
     let all = "SELECT wechat_id, scope, since, until, reason, errcode, errmsg, detail FROM kf_worker.pause ORDER BY wechat_id, scope";
     let rows = connection.query(all, &[]).await?;
@@ -136,6 +140,7 @@ pub async fn pauses(connection: &mut Connection) -> Result<Vec<KeptPause>, Ledge
     rows.iter().map(read).collect()
 }
 
+/// The token that is kept for an owner.
 pub async fn token(connection: &mut Connection, owner: &str) -> Result<Option<StoredToken>, LedgerError> {
     let by_owner = "SELECT origin, access_token, ends_at, refresh_token FROM kf_worker.token WHERE owner = $1";
     let rows = connection.query(by_owner, &[(&owner, Type::TEXT)]).await?;
@@ -218,6 +223,7 @@ pub async fn attend(connection: &mut Connection, holder: &str) -> Result<Attenda
     Ok(Attendance { index, of: holders.len().max(1) })
 }
 
+/// Says that this worker takes no more commands.
 pub async fn leave(connection: &mut Connection, holder: &str) -> Result<(), LedgerError> {
     connection.query("DELETE FROM kf_worker.worker WHERE holder = $1", &[(&holder, Type::TEXT)]).await?;
     Ok(())

@@ -22,8 +22,8 @@ pub use target::Target;
 pub use url::PostgresUrl;
 
 use super::record::{CommandRecord, Holder};
-use super::request::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of};
-use super::sheet::{Keys, Terms};
+use super::request::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of, part};
+use super::sheet::{Keys, Sheet, Terms};
 use super::{LedgerError, Settings, StoredToken, Wanted};
 use connection::{Connection, TIME_LIMIT};
 use schema::Form;
@@ -33,34 +33,18 @@ const TRIES: u32 = 5;
 
 /// Connects, brings the database to this version's form, and answers requests until nobody can ask any more. Answers who
 /// this ledger is.
-pub async fn start(url: &PostgresUrl, settings: &Settings, mut queue: mpsc::UnboundedReceiver<Request>) -> Result<String, OpenError> {
+pub async fn start(url: &PostgresUrl, settings: &Settings, queue: mpsc::UnboundedReceiver<Request>) -> Result<String, OpenError> {
     if url.is_exposed() {
         tracing::warn!(ledger = %url, "the connection to the ledger's database is not encrypted; `?sslmode=require` in its URL makes it so");
     }
     let mut connection = Connection::new(url.clone());
     let id = prepare(&mut connection).await?;
-    let holder = super::new_holder();
+    let holder = super::random_name();
     let (errands, errand_queue) = mpsc::unbounded_channel();
     let clerk = Clerk { connection: Connection::new(url.clone()), settings: settings.clone(), holder: holder.clone() };
     tokio::spawn(clerk.run(errand_queue));
-    let mut writer = Writer { connection, settings: settings.clone(), holder, id: id.clone() };
-    tokio::spawn(async move {
-        let mut batch = Vec::with_capacity(BATCH);
-        while queue.recv_many(&mut batch, BATCH).await > 0 {
-            let mut decisions = Vec::with_capacity(batch.len());
-            for request in batch.drain(..) {
-                match request {
-                    Request::Decision(decision) => decisions.push(decision),
-                    // It ends only after this task does.
-                    Request::Errand(errand) => drop(errands.send(errand)),
-                }
-            }
-            if !decisions.is_empty() {
-                let committed = writer.decide(&mut decisions).await;
-                answer_all(decisions, &committed);
-            }
-        }
-    });
+    let writer = Writer { connection, settings: settings.clone(), holder, id: id.clone(), errands };
+    tokio::spawn(writer.run(queue));
     Ok(id)
 }
 
@@ -110,16 +94,32 @@ async fn migrate(connection: &mut Connection) -> Result<Form, Trouble> {
     migrated
 }
 
-/// Makes decisions.
+/// Makes decisions, and hands errands on.
 struct Writer {
     connection: Connection,
     settings: Settings,
     holder: Holder,
     /// Who the ledger was when it was opened.
     id: String,
+    errands: mpsc::UnboundedSender<Errand>,
 }
 
 impl Writer {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            let (mut decisions, errands) = part(&mut batch);
+            for errand in errands {
+                // The clerk ends only after this task does.
+                drop(self.errands.send(errand));
+            }
+            if !decisions.is_empty() {
+                let committed = self.decide(&mut decisions).await;
+                answer_all(decisions, &committed);
+            }
+        }
+    }
+
     async fn decide(&mut self, decisions: &mut [Box<dyn Decision>]) -> Result<(), LedgerError> {
         let keys = keys_of(decisions);
         let mut tries = 1;
@@ -140,14 +140,6 @@ impl Writer {
     }
 
     async fn transact(&mut self, keys: &Keys, decisions: &mut [Box<dyn Decision>]) -> Result<(), Undone> {
-        let terms = Terms {
-            holder: self.holder.clone(),
-            now: jiff::Timestamp::UNIX_EPOCH,
-            lease: self.settings.lease,
-            patience: self.settings.patience,
-            shared: true,
-            free_positions: Default::default(),
-        };
         let was_open = self.connection.is_open();
         let client = self.connection.client().await.map_err(|trouble| Undone { error: trouble.into(), again: false })?;
         // Nothing is changed yet, so that it may be tried again where the connection turns out to be an old one.
@@ -156,7 +148,9 @@ impl Writer {
         if loaded.ledger_id != self.id || !loaded.in_use {
             return Err(Undone { error: LedgerError::Replaced, again: false });
         }
-        let mut sheet = loaded.into_sheet(terms);
+        let Settings { lease, patience, .. } = self.settings;
+        let terms = Terms { holder: self.holder.clone(), now: loaded.now, lease, patience, shared: true };
+        let mut sheet = Sheet::new(terms, loaded.records);
         decide_all(decisions, &mut sheet).map_err(|error| Undone { error, again: false })?;
         let stored = rows::store_and_commit(client, &sheet).await;
         stored.map_err(|error| LedgerError::from(Trouble::Failed(error))).map_err(|error| Undone { again: gave_way(&error), error })

@@ -12,25 +12,18 @@ use tokio_postgres::{Client, Error, Row};
 use super::Trouble;
 use super::connection::{Connection, Parameter};
 use crate::command::Content;
-use crate::ledger::record::{AccountRecord, CommandRecord, Ended, Latest, Lease, Word};
-use crate::ledger::sheet::{Keys, Sheet, Terms};
+use crate::ledger::record::{ACCOUNT, AccountRecord, COMMAND, CommandRecord, Ended, Latest, Lease, Word};
+use crate::ledger::sheet::{Keys, Records, Sheet};
 use crate::ledger::{Epoch, LedgerError, Position};
 use crate::outcome::Answer;
 
-const COMMAND: &str = "position, command_id, content, action, kf_account, given, state, generation, attempts, attempts_before, begun_at,
-    answer_lost, suspect, deaths, trouble, trouble_since, errcode, errmsg, received_at, age_from, seen_at,
-    finished_at, status, reason, detail, data, dead_letter";
-const ACCOUNT: &str =
-    "kf_account, revision, last_action, last_action_at, last_position, last_delete_at, lost_add_at, epoch, holder, lease_until";
 /// The names of all accounts that are asked for: $1 names, $2 positions of commands, $3 a holder's where it is not null.
 const NAMES: &str = "SELECT unnest($1::text[]) UNION ALL SELECT kf_account FROM kf_worker.command WHERE position = ANY($2)
     UNION ALL SELECT kf_account FROM kf_worker.account WHERE holder = $3";
 
-/// What a transaction has loaded.
+/// What a transaction has loaded, and of which ledger.
 pub struct Loaded {
-    pub commands: Vec<CommandRecord>,
-    pub accounts: Vec<AccountRecord>,
-    pub positions: Vec<Position>,
+    pub records: Records,
     /// The present, by the database's clock, once everything was locked.
     pub now: Timestamp,
     /// Who this ledger is, and whether workers may use it.
@@ -76,14 +69,12 @@ pub async fn load(client: &Client, keys: &Keys, holder: &str) -> Result<Loaded, 
         commands.insert(command.position, command);
     }
     let now = moment.first().ok_or(LedgerError::Unreadable("no time"))?;
-    Ok(Loaded {
+    let records = Records {
         commands: commands.into_values().collect(),
         accounts: accounts.iter().map(read_account).collect::<Result<_, _>>()?,
-        positions: places.iter().map(|row| column(row, 0).map(Position)).collect::<Result<_, _>>()?,
-        now: column(now, 0)?,
-        ledger_id: column(now, 1)?,
-        in_use: column(now, 2)?,
-    })
+        free_positions: places.iter().map(|row| column(row, 0).map(Position)).collect::<Result<_, _>>()?,
+    };
+    Ok(Loaded { records, now: column(now, 0)?, ledger_id: column(now, 1)?, in_use: column(now, 2)? })
 }
 
 /// What is known of a command id.
@@ -91,13 +82,6 @@ pub async fn find(connection: &mut Connection, command_id: &str) -> Result<Optio
     let by_id = format!("SELECT {COMMAND} FROM kf_worker.command WHERE command_id = $1");
     let rows = connection.query(&by_id, &[(&command_id, Type::TEXT)]).await?;
     rows.first().map(read_command).transpose()
-}
-
-impl Loaded {
-    pub fn into_sheet(self, terms: Terms) -> Sheet {
-        let terms = Terms { now: self.now, free_positions: self.positions.into(), ..terms };
-        Sheet::new(terms, self.commands, self.accounts)
-    }
 }
 
 /// Writes back what has changed and commits: one round trip.
@@ -125,7 +109,8 @@ pub async fn store_commands(client: &Client, commands: &[&CommandRecord]) -> Res
            $18::text[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::timestamptz[], $23::text[], $24::text[], $25::text[],
            $26::text[], $27::text[])
          ON CONFLICT (position) DO UPDATE
-         SET command_id = CASE command.command_id WHEN excluded.command_id THEN excluded.command_id END, given = excluded.given, state = excluded.state, generation = excluded.generation, attempts = excluded.attempts,
+         SET command_id = CASE command.command_id WHEN excluded.command_id THEN excluded.command_id END,
+           given = excluded.given, state = excluded.state, generation = excluded.generation, attempts = excluded.attempts,
            attempts_before = excluded.attempts_before, begun_at = excluded.begun_at, answer_lost = excluded.answer_lost,
            suspect = excluded.suspect, deaths = excluded.deaths, trouble = excluded.trouble, trouble_since = excluded.trouble_since,
            errcode = excluded.errcode, errmsg = excluded.errmsg, age_from = excluded.age_from, seen_at = excluded.seen_at,
@@ -214,11 +199,11 @@ fn column_of<'a, R, T>(records: &[&'a R], of: impl Fn(&'a R) -> T) -> Vec<T> {
 }
 
 /// PostgreSQL takes no NUL in a text, and what WeChat says or a producer sends may hold one.
-fn storable(text: &str) -> Cow<'_, str> {
+pub fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
-pub fn read_command(row: &Row) -> Result<CommandRecord, LedgerError> {
+fn read_command(row: &Row) -> Result<CommandRecord, LedgerError> {
     let errmsg: Option<String> = column(row, 17)?;
     let ended = match word(row, 22)? {
         Some(status) => Some(Ended {

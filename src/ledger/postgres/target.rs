@@ -6,9 +6,9 @@ use tokio_postgres::types::Type;
 use super::connection::Connection;
 use super::rows::{self, column};
 use super::{OpenError, PostgresUrl, Trouble, memory};
-use crate::ledger::moving::{Counts, Found, Piece};
-use crate::ledger::record::AccountRecord;
-use crate::ledger::{LedgerError, Position};
+use crate::ledger::moving::{Counts, Found};
+use crate::ledger::record::{AccountRecord, CommandRecord, Latest};
+use crate::ledger::{KeptPause, LedgerError, Position, StoredToken};
 
 /// The database.
 pub struct Target {
@@ -23,6 +23,7 @@ impl Target {
         Ok(Self { connection })
     }
 
+    /// What it is found to be.
     pub async fn state(&mut self) -> Result<Found, LedgerError> {
         let statement = "SELECT ledger_id, move, (SELECT count(*) FROM kf_worker.command),
             (SELECT count(*) FROM kf_worker.command WHERE state <> 'finished'), (SELECT count(*) FROM kf_worker.account),
@@ -60,27 +61,31 @@ impl Target {
         Ok(!self.connection.query(statement, &[(&ledger_id, Type::TEXT), (&name, Type::TEXT)]).await?.is_empty())
     }
 
-    pub async fn fill(&mut self, piece: Piece) -> Result<(), LedgerError> {
-        match piece {
-            Piece::Commands(commands) => {
-                let client = self.connection.client().await?;
-                rows::store_commands(client, &commands.iter().collect::<Vec<_>>()).await.map_err(Trouble::Failed)?;
-            }
-            Piece::Accounts(accounts) => {
-                let accounts: Vec<AccountRecord> = accounts.into_iter().map(within_range).collect();
-                let client = self.connection.client().await?;
-                rows::store_accounts(client, &accounts.iter().collect::<Vec<_>>()).await.map_err(Trouble::Failed)?;
-            }
-            Piece::Pauses(pauses) => {
-                for pause in pauses {
-                    memory::keep_pause(&mut self.connection, &pause).await?;
-                }
-            }
-            Piece::Tokens(tokens) => {
-                for token in tokens {
-                    memory::save_token(&mut self.connection, &token).await?;
-                }
-            }
+    /// Writes commands, once more where they are there.
+    pub async fn fill_commands(&mut self, commands: &[CommandRecord]) -> Result<(), LedgerError> {
+        let client = self.connection.client().await?;
+        Ok(rows::store_commands(client, &commands.iter().collect::<Vec<_>>()).await.map_err(Trouble::Failed)?)
+    }
+
+    /// Writes accounts, likewise.
+    pub async fn fill_accounts(&mut self, accounts: Vec<AccountRecord>) -> Result<(), LedgerError> {
+        let accounts: Vec<AccountRecord> = accounts.into_iter().map(within_range).collect();
+        let client = self.connection.client().await?;
+        Ok(rows::store_accounts(client, &accounts.iter().collect::<Vec<_>>()).await.map_err(Trouble::Failed)?)
+    }
+
+    /// Writes pauses, likewise.
+    pub async fn fill_pauses(&mut self, pauses: &[KeptPause]) -> Result<(), LedgerError> {
+        for pause in pauses {
+            memory::keep_pause(&mut self.connection, pause).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes tokens, likewise.
+    pub async fn fill_tokens(&mut self, tokens: &[StoredToken]) -> Result<(), LedgerError> {
+        for token in tokens {
+            memory::save_token(&mut self.connection, token).await?;
         }
         Ok(())
     }
@@ -112,6 +117,6 @@ impl Target {
 /// An old file may hold times that no database does: a producer may have written any.
 fn within_range(account: AccountRecord) -> AccountRecord {
     let within = |at: Timestamp| at.max(Timestamp::UNIX_EPOCH);
-    let latest = account.latest.map(|latest| crate::ledger::record::Latest { at: within(latest.at), ..latest });
+    let latest = account.latest.map(|latest| Latest { at: within(latest.at), ..latest });
     AccountRecord { latest, last_delete_at: account.last_delete_at.map(within), ..account }
 }

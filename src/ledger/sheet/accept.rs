@@ -99,7 +99,7 @@ impl Sheet {
     }
 
     fn insert(&mut self, new: &New<'_>) -> Result<Position, LedgerError> {
-        let position = self.terms.free_positions.pop_front().ok_or(LedgerError::Unreadable("no place for a new command"))?;
+        let position = self.free_positions.pop_front().ok_or(LedgerError::Unreadable("no place for a new command"))?;
         self.add(CommandRecord {
             position,
             command_id: new.given.command_id.clone(),

@@ -42,13 +42,21 @@ pub struct Terms {
     pub patience: Duration,
     /// There may be other processes with claims that hold. Where not, those of others are over.
     pub shared: bool,
-    /// Places for new commands, in their order.
+}
+
+/// What a transaction has loaded.
+#[derive(Debug)]
+pub struct Records {
+    pub commands: Vec<CommandRecord>,
+    pub accounts: Vec<AccountRecord>,
+    /// Positions for new commands, in their order.
     pub free_positions: VecDeque<Position>,
 }
 
 /// The loaded records, and which of them have changed.
 pub struct Sheet {
     terms: Terms,
+    free_positions: VecDeque<Position>,
     commands: HashMap<Position, CommandRecord>,
     by_id: HashMap<String, Position>,
     accounts: HashMap<String, AccountRecord>,
@@ -58,9 +66,11 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    pub fn new(terms: Terms, commands: impl IntoIterator<Item = CommandRecord>, accounts: impl IntoIterator<Item = AccountRecord>) -> Self {
+    pub fn new(terms: Terms, records: Records) -> Self {
+        let Records { commands, accounts, free_positions } = records;
         let mut sheet = Self {
             terms,
+            free_positions,
             commands: HashMap::new(),
             by_id: HashMap::new(),
             accounts: accounts.into_iter().map(|account| (account.kf_account.clone(), account)).collect(),

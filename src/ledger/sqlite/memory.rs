@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::rows::{Millis, Words};
+use super::rows::{AsWord, Millis};
 use crate::ledger::request::Pruned;
 use crate::ledger::{KeptPause, LedgerError, Position, StoredToken, Wanted};
 use crate::outcome::{Answer, Failure, Scope};
@@ -21,10 +21,10 @@ pub fn keep_pause(connection: &Connection, pause: &KeptPause) -> Result<(), Ledg
         )?
         .execute(params![
             pause.wechat_id,
-            Words(pause.scope),
+            AsWord(pause.scope),
             Millis(pause.since),
             Millis(pause.until),
-            Words(pause.failure.reason),
+            AsWord(pause.failure.reason),
             answer.map(|answer| answer.errcode),
             answer.map(|answer| answer.errmsg.as_str()),
             pause.failure.detail,
@@ -34,7 +34,7 @@ pub fn keep_pause(connection: &Connection, pause: &KeptPause) -> Result<(), Ledg
 
 pub fn forget_pause(connection: &Connection, wechat_id: &str, scope: Scope) -> Result<(), LedgerError> {
     let mut of_scope = connection.prepare_cached("DELETE FROM pause WHERE wechat_id = ?1 AND scope = ?2")?;
-    of_scope.execute(params![wechat_id, Words(scope)])?;
+    of_scope.execute(params![wechat_id, AsWord(scope)])?;
     Ok(())
 }
 
@@ -59,10 +59,10 @@ pub fn pauses(connection: &Connection) -> Result<Vec<KeptPause>, LedgerError> {
         let answer = errcode.map(|errcode| Answer { errcode, errmsg: errmsg.unwrap_or_default() });
         Ok(KeptPause {
             wechat_id: row.get(0)?,
-            scope: row.get::<_, Words<_>>(1)?.0,
+            scope: row.get::<_, AsWord<_>>(1)?.0,
             since: row.get::<_, Millis>(2)?.0,
             until: row.get::<_, Millis>(3)?.0,
-            failure: Failure { reason: row.get::<_, Words<_>>(4)?.0, answer, detail: row.get(7)? },
+            failure: Failure { reason: row.get::<_, AsWord<_>>(4)?.0, answer, detail: row.get(7)? },
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -94,7 +94,7 @@ pub fn wanted(connection: &Connection, wechat_id: &str) -> Result<Vec<Wanted>, L
     let rows = of_official_account.query_map([wechat_id], |row| {
         Ok(Wanted {
             kf_account: row.get(0)?,
-            action: row.get::<_, Words<_>>(1)?.0,
+            action: row.get::<_, AsWord<_>>(1)?.0,
             position: Position(row.get(2)?),
             nickname: row.get(3)?,
             unfinished: row.get(4)?,

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 pub use source::{Moved, Source};
 
 use super::record::CommandRecord;
-use super::request::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of};
-use super::sheet::Terms;
+use super::request::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of, part};
+use super::sheet::{Sheet, Terms};
 use super::{Attendance, FetchedToken, LedgerError, Settings, StoredToken, TokenTurn, Wanted};
 use crate::event::now;
 
@@ -53,21 +53,38 @@ pub enum OpenError {
 /// Opens the file, makes it where it doesn't exist, takes it for this process alone, and answers requests on a thread of
 /// its own until nobody can ask any more. Answers who this ledger is.
 pub fn start(path: &Path, settings: &Settings, queue: mpsc::UnboundedReceiver<Request>) -> Result<String, OpenError> {
-    let lock = take_lock(path)?;
-    let mut connection = open_for_writing(path)?;
-    schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: path.to_owned(), source })?;
-    let unusable = |source| OpenError::Database { path: path.to_owned(), source };
-    let id = connection.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0)).map_err(unusable)?;
-    match Moved::read(&connection).map_err(unusable)? {
+    let Opened { connection, id, lock } = Opened::open(path)?;
+    let moved = Moved::read(&connection).map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+    match moved {
         Moved::No => {}
         Moved::Begun(_) => return Err(OpenError::Moving(path.to_owned())),
         Moved::Done(_) => return Err(OpenError::Moved(path.to_owned())),
     }
     let file_error = |source| OpenError::File { path: path.to_owned(), source };
     let file = FileIdentity::of(path).map_err(file_error)?;
-    let writer = Writer { connection, path: path.to_owned(), settings: settings.clone(), holder: super::new_holder(), file, _lock: lock };
+    let writer = Writer { connection, path: path.to_owned(), settings: settings.clone(), holder: super::random_name(), file, _lock: lock };
     std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(queue)).map_err(file_error)?;
     Ok(id)
+}
+
+/// A file that this process alone has, in this version's form.
+struct Opened {
+    connection: Connection,
+    /// Who this ledger is.
+    id: String,
+    /// Held for as long as this process has it.
+    lock: File,
+}
+
+impl Opened {
+    fn open(path: &Path) -> Result<Self, OpenError> {
+        let lock = take_lock(path)?;
+        let mut connection = open_for_writing(path)?;
+        schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: path.to_owned(), source })?;
+        let id = connection.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0));
+        let id = id.map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+        Ok(Self { connection, id, lock })
+    }
 }
 
 /// Reads a ledger beside the worker that writes it.
@@ -189,14 +206,7 @@ impl Writer {
     fn run(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH);
         while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-            let mut decisions = Vec::with_capacity(batch.len());
-            let mut errands = Vec::new();
-            for request in batch.drain(..) {
-                match request {
-                    Request::Decision(decision) => decisions.push(decision),
-                    Request::Errand(errand) => errands.push(errand),
-                }
-            }
+            let (mut decisions, errands) = part(&mut batch);
             if !decisions.is_empty() {
                 let committed = self.decide(&mut decisions);
                 answer_all(decisions, &committed);
@@ -209,17 +219,12 @@ impl Writer {
 
     fn decide(&mut self, decisions: &mut [Box<dyn Decision>]) -> Result<(), LedgerError> {
         let keys = keys_of(decisions);
-        let terms = Terms {
-            holder: self.holder.clone(),
-            now: now(),
-            lease: self.settings.lease,
-            patience: self.settings.patience,
-            // The lock on the file says so.
-            shared: false,
-            free_positions: Default::default(),
-        };
+        // The lock on the file says that it is shared with nobody.
+        let Settings { lease, patience, .. } = self.settings;
+        let terms = Terms { holder: self.holder.clone(), now: now(), lease, patience, shared: false };
         self.transact(|transaction| {
-            let mut sheet = rows::load(transaction, &keys, terms)?;
+            let records = rows::load(transaction, &keys, &terms.holder)?;
+            let mut sheet = Sheet::new(terms, records);
             decide_all(decisions, &mut sheet)?;
             rows::store(transaction, &sheet)
         })

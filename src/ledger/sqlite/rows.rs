@@ -7,19 +7,13 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
 use crate::command::Content;
-use crate::ledger::record::{AccountRecord, CommandRecord, Ended, Latest, Lease, Word};
-use crate::ledger::sheet::{Keys, Sheet, Terms};
+use crate::ledger::record::{ACCOUNT, AccountRecord, COMMAND, CommandRecord, Ended, Latest, Lease, Word};
+use crate::ledger::sheet::{Keys, Records, Sheet};
 use crate::ledger::{Epoch, LedgerError, Position};
 use crate::outcome::Answer;
 
-const COMMAND: &str = "position, command_id, content, action, kf_account, given, state, generation, attempts, attempts_before, begun_at,
-    answer_lost, suspect, deaths, trouble, trouble_since, errcode, errmsg, received_at, age_from, seen_at,
-    finished_at, status, reason, detail, data, dead_letter";
-const ACCOUNT: &str =
-    "kf_account, revision, last_action, last_action_at, last_position, last_delete_at, lost_add_at, epoch, holder, lease_until";
-
 /// Loads all that the decisions of a transaction need.
-pub fn load(connection: &Connection, keys: &Keys, mut terms: Terms) -> Result<Sheet, LedgerError> {
+pub fn load(connection: &Connection, keys: &Keys, holder: &str) -> Result<Records, LedgerError> {
     let mut commands = HashMap::new();
     let mut names = keys.kf_accounts.clone();
     for command_id in &keys.command_ids {
@@ -34,7 +28,7 @@ pub fn load(connection: &Connection, keys: &Keys, mut terms: Terms) -> Result<Sh
     }
     if keys.claimed {
         let mut claimed = connection.prepare_cached("SELECT kf_account FROM account WHERE holder = ?1")?;
-        for name in claimed.query_map([&terms.holder], |row| row.get(0))? {
+        for name in claimed.query_map([holder], |row| row.get(0))? {
             names.insert(name?);
         }
     }
@@ -44,10 +38,8 @@ pub fn load(connection: &Connection, keys: &Keys, mut terms: Terms) -> Result<Sh
         commands.extend(unfinished.into_iter().map(|command| (command.position, command)));
         accounts.extend(select_accounts(connection, "kf_account = ?1", [name])?);
     }
-    if keys.arrivals > 0 {
-        terms.free_positions = (first_free(connection)?.0..).map(Position).take(keys.arrivals).collect();
-    }
-    Ok(Sheet::new(terms, commands.into_values(), accounts))
+    let free_positions = (first_free(connection)?.0..).map(Position).take(keys.arrivals).collect();
+    Ok(Records { commands: commands.into_values().collect(), accounts, free_positions })
 }
 
 /// Writes back what has changed.
@@ -85,14 +77,14 @@ pub fn first_free(connection: &Connection) -> Result<Position, LedgerError> {
 fn read_command(row: &Row<'_>) -> rusqlite::Result<CommandRecord> {
     let errcode: Option<i64> = row.get(16)?;
     let errmsg: Option<String> = row.get(17)?;
-    let ended = match row.get::<_, Option<Words<_>>>(22)? {
-        Some(Words(status)) => Some(Ended {
+    let ended = match row.get::<_, Option<AsWord<_>>>(22)? {
+        Some(AsWord(status)) => Some(Ended {
             finished_at: row.get::<_, Millis>(21)?.0,
             status,
-            reason: row.get::<_, Option<Words<_>>>(23)?.map(|reason| reason.0),
+            reason: row.get::<_, Option<AsWord<_>>>(23)?.map(|reason| reason.0),
             detail: row.get::<_, Option<String>>(24)?.unwrap_or_default(),
             data: row.get(25)?,
-            dead_letter: row.get::<_, Option<Words<_>>>(26)?.map(|dead_letter| dead_letter.0),
+            dead_letter: row.get::<_, Option<AsWord<_>>>(26)?.map(|dead_letter| dead_letter.0),
         }),
         None => None,
     };
@@ -100,10 +92,10 @@ fn read_command(row: &Row<'_>) -> rusqlite::Result<CommandRecord> {
         position: row.get(0)?,
         command_id: row.get(1)?,
         content: row.get(2)?,
-        action: row.get::<_, Option<Words<_>>>(3)?.map(|action| action.0),
+        action: row.get::<_, Option<AsWord<_>>>(3)?.map(|action| action.0),
         kf_account: row.get(4)?,
         given: row.get(5)?,
-        state: row.get::<_, Words<_>>(6)?.0,
+        state: row.get::<_, AsWord<_>>(6)?.0,
         generation: row.get(7)?,
         attempts: row.get(8)?,
         attempts_before: row.get(9)?,
@@ -111,7 +103,7 @@ fn read_command(row: &Row<'_>) -> rusqlite::Result<CommandRecord> {
         answer_lost: row.get(11)?,
         suspect: row.get(12)?,
         deaths: row.get(13)?,
-        trouble: row.get::<_, Option<Words<_>>>(14)?.map(|trouble| trouble.0).zip(row.get::<_, Option<Millis>>(15)?.map(|at| at.0)),
+        trouble: row.get::<_, Option<AsWord<_>>>(14)?.map(|trouble| trouble.0).zip(row.get::<_, Option<Millis>>(15)?.map(|at| at.0)),
         answer: errcode.map(|errcode| Answer { errcode, errmsg: errmsg.unwrap_or_default() }),
         received_at: row.get::<_, Millis>(18)?.0,
         age_from: row.get::<_, Millis>(19)?.0,
@@ -134,10 +126,10 @@ fn store_command(connection: &Connection, command: &CommandRecord) -> Result<(),
         command.position,
         command.command_id,
         command.content,
-        command.action.map(Words),
+        command.action.map(AsWord),
         command.kf_account,
         command.given,
-        Words(command.state),
+        AsWord(command.state),
         command.generation,
         command.attempts,
         command.attempts_before,
@@ -145,7 +137,7 @@ fn store_command(connection: &Connection, command: &CommandRecord) -> Result<(),
         command.answer_lost,
         command.suspect,
         command.deaths,
-        command.trouble.map(|(trouble, _)| Words(trouble)),
+        command.trouble.map(|(trouble, _)| AsWord(trouble)),
         command.trouble.map(|(_, since)| Millis(since)),
         command.answer.as_ref().map(|answer| answer.errcode),
         command.answer.as_ref().map(|answer| answer.errmsg.as_str()),
@@ -153,17 +145,17 @@ fn store_command(connection: &Connection, command: &CommandRecord) -> Result<(),
         Millis(command.age_from),
         Millis(command.seen_at),
         ended.map(|ended| Millis(ended.finished_at)),
-        ended.map(|ended| Words(ended.status)),
-        ended.and_then(|ended| ended.reason).map(Words),
+        ended.map(|ended| AsWord(ended.status)),
+        ended.and_then(|ended| ended.reason).map(AsWord),
         ended.map(|ended| ended.detail.as_str()),
         ended.map(|ended| ended.data.as_str()),
-        ended.and_then(|ended| ended.dead_letter).map(Words),
+        ended.and_then(|ended| ended.dead_letter).map(AsWord),
     ])?;
     Ok(())
 }
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<AccountRecord> {
-    let latest = Latest { action: row.get::<_, Words<_>>(2)?.0, at: row.get::<_, Millis>(3)?.0, position: row.get(4)? };
+    let latest = Latest { action: row.get::<_, AsWord<_>>(2)?.0, at: row.get::<_, Millis>(3)?.0, position: row.get(4)? };
     let lease = row.get::<_, Option<String>>(8)?.zip(row.get::<_, Option<Millis>>(9)?);
     Ok(AccountRecord {
         kf_account: row.get(0)?,
@@ -188,7 +180,7 @@ fn store_account(connection: &Connection, account: &AccountRecord) -> Result<(),
     statement.execute(params![
         account.kf_account,
         account.revision,
-        Words(latest.action),
+        AsWord(latest.action),
         Millis(latest.at),
         latest.position,
         account.last_delete_at.map(Millis),
@@ -218,15 +210,15 @@ impl FromSql for Millis {
 }
 
 /// One of a closed list of words.
-pub struct Words<T>(pub T);
+pub struct AsWord<T>(pub T);
 
-impl<T: Word> ToSql for Words<T> {
+impl<T: Word> ToSql for AsWord<T> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(self.0.word().into())
     }
 }
 
-impl<T: Word> FromSql for Words<T> {
+impl<T: Word> FromSql for AsWord<T> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         T::from_stored(value.as_str()?).map(Self).ok_or(FromSqlError::InvalidType)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
-use super::{OpenError, memory, open_for_writing, rows, schema, take_lock};
+use super::{OpenError, Opened, memory, rows};
 use crate::ledger::moving::Counts;
 use crate::ledger::record::{AccountRecord, CommandRecord};
 use crate::ledger::{KeptPause, LedgerError, Position, StoredToken};
@@ -51,12 +51,7 @@ impl Source {
     /// Takes the file, where there is one and no worker has it.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         std::fs::metadata(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
-        let lock = take_lock(path)?;
-        let mut connection = open_for_writing(path)?;
-        schema::migrations().to_latest(&mut connection).map_err(|source| OpenError::Migration { path: path.to_owned(), source })?;
-        let id = connection
-            .query_row("SELECT ledger_id FROM identity", [], |row| row.get(0))
-            .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+        let Opened { connection, id, lock } = Opened::open(path)?;
         Ok(Self { connection, id, _lock: lock })
     }
 
@@ -65,15 +60,18 @@ impl Source {
         &self.id
     }
 
+    /// How far its move has come.
     pub fn moved(&self) -> Result<Moved, LedgerError> {
         Ok(Moved::read(&self.connection)?)
     }
 
+    /// Marks how far its move has come.
     pub fn mark(&mut self, moved: &Moved) -> Result<(), LedgerError> {
         self.connection.execute("UPDATE identity SET moved = ?1", [moved.written()])?;
         Ok(())
     }
 
+    /// How much it holds.
     pub fn counts(&self) -> Result<Counts, LedgerError> {
         let counts = "SELECT (SELECT count(*) FROM command), (SELECT count(*) FROM command WHERE state <> 'finished'),
             (SELECT count(*) FROM account), (SELECT count(*) FROM pause), (SELECT count(*) FROM token),
@@ -101,10 +99,12 @@ impl Source {
         rows::select_accounts(&self.connection, "kf_account > ?1 ORDER BY kf_account LIMIT ?2", params![after, as_limit(most)])
     }
 
+    /// All pauses.
     pub fn pauses(&self) -> Result<Vec<KeptPause>, LedgerError> {
         memory::pauses(&self.connection)
     }
 
+    /// All tokens.
     pub fn tokens(&self) -> Result<Vec<StoredToken>, LedgerError> {
         let mut owners = self.connection.prepare("SELECT owner FROM token")?;
         let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;

@@ -1,21 +1,14 @@
 //! The database goes away: nothing is executed that can't be recorded, the worker says so, and goes on when it can.
 
-use crate::support::eventually;
 use crate::support::postgres::OwnServer;
 use crate::support::stage::{Stage, add};
 use crate::support::wechat::Endpoint;
-use crate::support::worker::{Settings, Worker};
+use crate::support::worker::Settings;
 
 fn on(server: &OwnServer, stage: &Stage) -> Settings {
     let mut settings = stage.settings();
     settings.set("ledger.url", server.database().url());
     settings
-}
-
-/// Waits until the worker is not ready for want of its ledger.
-async fn without_ledger(worker: &Worker) -> String {
-    let says_so = async || worker.get("/readyz").await.filter(|(status, reason)| *status == 503 && reason.starts_with("ledger"));
-    eventually("the worker says that its ledger fails", says_so).await.1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +23,7 @@ async fn while_the_database_is_away_nothing_is_executed_and_it_goes_on_by_itself
     // This call began before, and its end can't be recorded now.
     held.release();
     stage.send(&add("c2", "ben@test", "本")).await;
-    let reason = without_ledger(&worker).await;
+    let reason = worker.without_ledger().await;
     assert!(reason.contains("database"), "{reason}");
     assert_eq!(worker.get("/livez").await.map(|(status, _)| status), Some(200));
     assert_eq!(stage.wechat.changes("ben@test").len(), 0);
@@ -67,7 +60,7 @@ async fn a_worker_that_is_started_before_its_database_waits_for_it() {
     let settings = on(&server, &stage);
     server.kill();
     let mut worker = stage.spawn(&settings);
-    let reason = without_ledger(&worker).await;
+    let reason = worker.without_ledger().await;
     assert!(reason.contains("can't be used"), "{reason}");
     server.start_again();
     worker.ready().await;

@@ -5,6 +5,7 @@ pub mod ledger;
 pub mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
+pub mod script;
 pub mod stage;
 pub mod wechat;
 pub mod worker;

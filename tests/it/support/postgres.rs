@@ -1,15 +1,15 @@
 //! The PostgreSQL of this test run (the one that `KF_TEST_POSTGRES_URL` names, else one private server for the whole test process)
 //! with a database for each test, servers of a test's own, which it may kill, and a pooler to put before them.
 //!
-//! It leans on nothing else of the tests' support, so that the library's own tests can share it. What blocks gives way to the
+//! It leans on nothing else of the tests' support but what runs scripts, so that the library's own tests can share it. What blocks gives way to the
 //! other tasks of a runtime that has threads for them, and works without a runtime too.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{Read, Seek};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -18,8 +18,9 @@ use tempfile::TempDir;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 
-/// A server that this process started. Its script ends it when the script's standard input closes, and that happens however this
-/// process ends, since only this process holds the other end.
+use super::script;
+
+/// A server, and the script that looks after it where this process started it.
 struct Server {
     url: String,
     script: Option<Child>,
@@ -40,21 +41,8 @@ pub fn database() -> Database {
     Database::create(&server.url, true)
 }
 
-/// Runs the script until the server takes connections; `None` where it can't be started.
 fn start(arguments: &[&OsStr], errors: Stdio) -> Option<Server> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/private-postgres.sh");
-    let mut child = Command::new(&script)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(errors)
-        .spawn()
-        .unwrap_or_else(|error| panic!("can't run {}: {error}", script.display()));
-    let mut url = String::new();
-    let stdout = child.stdout.take().expect("stdout is piped");
-    BufReader::new(stdout).read_line(&mut url).expect("the script's output can be read");
-    let url = url.trim().to_owned();
-    (!url.is_empty()).then_some(Server { url, script: Some(child) })
+    script::start("private-postgres.sh", arguments, errors).map(|(url, script)| Server { url, script: Some(script) })
 }
 
 /// A database, gone with this value where its server stays.

@@ -3,9 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -13,10 +11,10 @@ use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use super::eventually;
+use super::script;
 use super::worker::free_port;
 
-/// A node that this process started. Its script ends it when the script's standard input closes, and that happens
-/// however this process ends, since only this process holds the other end.
+/// A node, and the script that looks after it where this process started it.
 struct Node {
     url: String,
     script: Option<Child>,
@@ -34,21 +32,8 @@ pub fn url() -> &'static str {
     &NODE.get_or_init(find_or_start).url
 }
 
-/// Runs the script until the node takes connections; `None` where it can't be started.
 fn start(arguments: &[&OsStr], errors: Stdio) -> Option<Node> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/private-rabbitmq.sh");
-    let mut child = Command::new(&script)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(errors)
-        .spawn()
-        .unwrap_or_else(|error| panic!("can't run {}: {error}", script.display()));
-    let mut url = String::new();
-    let stdout = child.stdout.take().expect("stdout is piped");
-    BufReader::new(stdout).read_line(&mut url).expect("the script's output can be read");
-    let url = url.trim().to_owned();
-    (!url.is_empty()).then_some(Node { url, script: Some(child) })
+    script::start("private-rabbitmq.sh", arguments, errors).map(|(url, script)| Node { url, script: Some(script) })
 }
 
 /// A node of a test's own, whatever broker the other tests use: it can be killed, started again with what it had on

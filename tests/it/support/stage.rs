@@ -66,7 +66,7 @@ impl Stage {
             wechat,
             url: url.to_owned(),
             folder,
-            database: std::env::var_os("KF_TEST_LEDGER").map(|_| postgres::database()),
+            database: None,
             deferred: DEFER.map(str::to_owned).to_vec(),
             partitions: 1,
         }

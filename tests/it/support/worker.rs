@@ -237,6 +237,12 @@ impl Worker {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
+    /// Waits until the worker is not ready for want of its ledger, and gives its reason.
+    pub async fn without_ledger(&self) -> String {
+        let says_so = async || self.get("/readyz").await.filter(|(status, reason)| *status == 503 && reason.starts_with("ledger"));
+        eventually("the worker says that its ledger fails", says_so).await.1
+    }
+
     /// Waits until the worker is alive and not ready, and gives its reason.
     pub async fn not_ready(&self) -> String {
         eventually("the worker says that it is not ready", async || match self.get("/readyz").await {
