@@ -1,7 +1,7 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fleet bad-day isolation scaling lint
+.PHONY: help demo test chaos fleet bad-day isolation scaling reference lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
@@ -12,6 +12,7 @@ help:
 	@echo 'make bad-day       5,000 commands while one Official Account is locked out and another has no quota left'
 	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
 	@echo 'make scaling       a benchmark: commands a second of one, two and three workers, of a queue and of either ledger'
+	@echo 'make reference     docs/metrics.md written anew from the code'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
 	@echo 'All but lint install RabbitMQ with apt where it is missing; test, fleet and scaling PostgreSQL and PgBouncer too.'
@@ -57,6 +58,9 @@ scaling:
 	@deploy/prerequisites.sh tests
 	@cargo build --locked --release --bins --test scaling
 	@cargo test --locked --release --quiet --test scaling -- $(if $(ONLY),--only $(ONLY))
+
+reference:
+	@KF_WRITE_REFERENCE=1 cargo test --locked --quiet --lib the_reference_of
 
 lint:
 	@.ci/run lint

@@ -67,6 +67,8 @@ pub async fn serve(settings: Settings, shown: Shown, stop: CancellationToken) ->
 }
 
 async fn show_metrics(State(shown): State<Shown>) -> Response {
+    shown.accounts.show();
+    shown.metrics.readiness(shown.readiness.why_not().map(|(reason, _)| reason));
     match shown.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -84,7 +86,7 @@ async fn show_liveness(State(shown): State<Shown>) -> Response {
 async fn show_readiness(State(shown): State<Shown>) -> Response {
     match shown.readiness.why_not() {
         None => format!("ready\n{}", paused(&shown.accounts)).into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+        Some((reason, sentence)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {sentence}\n", reason.as_str())).into_response(),
     }
 }
 

@@ -80,7 +80,7 @@ struct Slot {
 
 impl Calls {
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Arc<Self> {
-        metrics.calls_limit.set(settings.at_once.try_into().unwrap_or(i64::MAX));
+        metrics.calls_in_flight_limit.set(settings.at_once.try_into().unwrap_or(i64::MAX));
         let state = State {
             in_flight: 0,
             lines: HashMap::new(),

@@ -118,6 +118,7 @@ pub enum RunError {
 /// Where it can't begin, or has given up the broker.
 pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, shutdown: CancellationToken) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?);
+    metrics.commands_held_limit.set(config.broker.window.into());
     let readiness = Arc::new(Readiness::default());
     let accounts = Arc::new(OfficialAccounts::new(&config.accounts, config.retry.budget, Arc::clone(&metrics)));
     // It answers while draining, and ends with this function.
@@ -125,7 +126,7 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     let _ends_here = ended.clone().drop_guard();
     let shown = admin::Shown { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), accounts: Arc::clone(&accounts) };
     admin::serve(config.admin, shown, ended).await?;
-    let Some(ledger) = open_ledger(&config.ledger, &readiness, &shutdown).await? else { return Ok(()) };
+    let Some(ledger) = open_ledger(&config.ledger, &metrics, &readiness, &shutdown).await? else { return Ok(()) };
     accounts.restore(ledger.pauses().await?);
     tokio::spawn(prune(ledger.clone()));
     tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
@@ -141,13 +142,14 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
 /// down meanwhile.
 async fn open_ledger(
     settings: &ledger::Settings,
+    metrics: &Arc<Metrics>,
     readiness: &Readiness,
     shutdown: &CancellationToken,
 ) -> Result<Option<Ledger>, ledger::OpenError> {
     let mut failures = 0;
     loop {
         let opened = tokio::select! {
-            opened = Ledger::open(settings) => opened,
+            opened = Ledger::open(settings, Arc::clone(metrics)) => opened,
             () = shutdown.cancelled() => return Ok(None),
         };
         let error = match opened {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::metrics::NotReady;
+
 /// The parts that must be well, each set by its owner.
 #[derive(Debug, Default)]
 pub struct Readiness {
@@ -71,22 +73,23 @@ impl Readiness {
         self.change(|state| state.ledger_trouble = trouble);
     }
 
-    /// Nothing where all is well, else the reason.
-    pub fn why_not(&self) -> Option<String> {
+    /// Nothing where all is well, else the reason, in a word and a sentence.
+    pub fn why_not(&self) -> Option<(NotReady, String)> {
         let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if state.draining {
-            Some("draining: the worker is shutting down".to_owned())
+        let (reason, sentence) = if state.draining {
+            (NotReady::Draining, "the worker is shutting down")
         } else if let Some(trouble) = &state.ledger_trouble {
-            Some(format!("ledger: {trouble}"))
+            (NotReady::Ledger, trouble.as_str())
         } else if let Some(trouble) = &state.broker_trouble {
-            Some(format!("disconnected: {trouble}"))
+            (NotReady::Disconnected, trouble.as_str())
         } else if !state.consuming {
-            Some("starting: not consuming yet".to_owned())
+            (NotReady::Starting, "not consuming yet")
         } else if state.blocked {
-            Some("blocked: the broker takes no messages from us; look for its memory or disk alarm".to_owned())
+            (NotReady::Blocked, "the broker takes no messages from us; look for its memory or disk alarm")
         } else {
-            None
-        }
+            return None;
+        };
+        Some((reason, sentence.to_owned()))
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -116,17 +119,17 @@ mod tests {
     #[test]
     fn the_most_telling_reason_comes_first() {
         let readiness = Readiness::default();
-        let starts_with = |word: &str| readiness.why_not().unwrap_or_else(|| "ready".to_owned()).starts_with(word);
-        assert!(starts_with("starting"));
+        let reason = || readiness.why_not().map(|(reason, _)| reason);
+        assert_eq!(reason(), Some(NotReady::Starting));
         readiness.broker_trouble("connection refused".to_owned());
-        assert!(starts_with("disconnected: connection refused"));
+        assert_eq!(readiness.why_not(), Some((NotReady::Disconnected, "connection refused".to_owned())));
         readiness.consuming(true);
-        assert_eq!(readiness.why_not(), None);
+        assert_eq!(reason(), None);
         readiness.blocked(true);
-        assert!(starts_with("blocked"));
+        assert_eq!(reason(), Some(NotReady::Blocked));
         readiness.ledger_trouble(Some("disk full".to_owned()));
-        assert!(starts_with("ledger: disk full"));
+        assert_eq!(readiness.why_not(), Some((NotReady::Ledger, "disk full".to_owned())));
         readiness.draining();
-        assert!(starts_with("draining"));
+        assert_eq!(reason(), Some(NotReady::Draining));
     }
 }

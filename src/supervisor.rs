@@ -71,6 +71,7 @@ async fn serve(worker: &Arc<Worker>, broker: &Settings) -> Result<Option<Session
         let opened_at = Instant::now();
         let trouble = match opened {
             Ok((session, deliveries)) => {
+                worker.metrics.broker_reconnects.inc_by(connected_before.into());
                 connected_before = true;
                 serve_session(worker, &session, deliveries).await;
                 if worker.draining.is_cancelled() {

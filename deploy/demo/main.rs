@@ -141,7 +141,7 @@ async fn look_at_dead_letters(client: &Client, prefix: &str) -> Result<()> {
 async fn look_at_metrics(address: &str) -> Result<()> {
     let (_, metrics) = within("reading the metrics", http_get(address, "/metrics")).await?;
     println!("Metrics at http://{address}/metrics, for instance:");
-    for name in ["kf_attempts_total{action=\"add\"}", "kf_repeats_total", "kf_events_confirmed_total"] {
+    for name in ["kf_attempts_total{action=\"add\"}", "kf_repeats_total", "kf_events_total{result=\"confirmed\"}"] {
         let line = metrics.lines().find(|line| line.starts_with(name)).ok_or_else(|| format!("/metrics has no {name}"))?;
         println!("  {line}");
     }

@@ -24,7 +24,7 @@ pub use tokens::{NoToken, PlatformSettings, Sources, Ticket, TokenKind, TokenSou
 
 use crate::ledger::KeptPause;
 use crate::metrics::Metrics;
-use crate::outcome::Scope;
+use crate::outcome::{Reason, Scope};
 
 /// The Official Accounts that commands may name.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +88,24 @@ impl OfficialAccounts {
         let mut all: Vec<_> = self.known.read().unwrap_or_else(PoisonError::into_inner).accounts.values().cloned().collect();
         all.sort_unstable_by(|a, b| a.wechat_id().cmp(b.wechat_id()));
         all
+    }
+
+    /// Shows in the metrics what is known of them at this moment.
+    pub fn show(&self) {
+        let all = self.all();
+        let mut paused: Vec<Reason> = Vec::new();
+        for official_account in &all {
+            let wechat_id = official_account.wechat_id();
+            self.metrics.official_account_commands_held(wechat_id, official_account.in_hand.commands());
+            // Where a token is being fetched, what was shown last stands until it is there.
+            if let Some(ends_at) = official_account.tokens.ends_at() {
+                self.metrics.token_expiry(wechat_id, ends_at.map_or(0, Timestamp::as_second));
+            }
+            let mut reasons: Vec<Reason> = official_account.all_pauses().iter().map(|pause| pause.failure.reason).collect();
+            reasons.dedup();
+            paused.extend(reasons);
+        }
+        self.metrics.official_accounts(all.len(), |reason| paused.iter().filter(|paused| **paused == reason).count());
     }
 
     /// Takes up another configuration. What has not changed keeps all that is known of it; calls under way end as they

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{ConnectError, TIME_LIMIT, describe, within};
-use crate::metrics::Metrics;
+use crate::metrics::{EventEnd, Metrics};
 
 /// How long an alarm of the broker is waited out. Then the session ends and what it held goes back into the queue, since
 /// nothing may be held for so long that the broker takes it away.
@@ -71,11 +71,16 @@ impl Publisher {
     /// Publishes a result event: one that no queue takes is counted, and is no error.
     pub async fn event(&self, outgoing: Outgoing<'_>) -> Result<(), PublishError> {
         let (exchange, routing_key) = (outgoing.exchange, outgoing.routing_key);
-        if self.publish(outgoing, true).await? == Published::Unroutable {
-            self.metrics.events_unroutable.inc();
+        let published = self.publish(outgoing, true).await;
+        self.metrics.event(match &published {
+            Ok(Published::Routed) => EventEnd::Confirmed,
+            Ok(Published::Unroutable) => EventEnd::Returned,
+            Err(PublishError::Refused) => EventEnd::Nacked,
+            Err(_) => EventEnd::Unconfirmed,
+        });
+        if published? == Published::Unroutable {
             tracing::warn!(exchange, routing_key, "no queue takes this result event; bind one to the exchange");
         }
-        self.metrics.events_confirmed.inc();
         Ok(())
     }
 

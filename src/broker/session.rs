@@ -110,7 +110,6 @@ impl Session {
             session.subscribe(&sender).await?;
         }
         tokio::spawn(session.clone().watch(Arc::clone(readiness)));
-        metrics.broker_sessions.inc();
         session.tell_share();
         Ok((session.clone(), Deliveries { arrived, session }))
     }

@@ -1,6 +1,7 @@
 //! `kf-worker ledger`: moving a ledger from a file into a database, and forgetting old outcomes by hand.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,6 +9,7 @@ use serde_json::json;
 
 use super::{Config, Exit};
 use crate::ledger::{self, Ledger, MoveError, OpenError, Place};
+use crate::metrics::Metrics;
 
 #[derive(Subcommand)]
 pub enum LedgerCommand {
@@ -98,7 +100,8 @@ async fn copy(ends: &Ends) -> Result<ledger::Counts, MoveError> {
 pub fn prune(config: &Config, json: bool) -> Exit {
     let bar = progress_bar("{spinner} {pos} outcomes forgotten");
     let pruned = super::in_runtime(async {
-        let ledger = Ledger::open(&config.ledger).await.map_err(|error| (open_exit(&error), error.to_string()))?;
+        let metrics = Metrics::new().map_err(|error| (Exit::Failed, error.to_string()))?;
+        let ledger = Ledger::open(&config.ledger, Arc::new(metrics)).await.map_err(|error| (open_exit(&error), error.to_string()))?;
         let forgotten = ledger.prune_all(|forgotten| bar.set_position(forgotten as u64)).await;
         forgotten.map_err(|error| (Exit::Failed, error.to_string()))
     });

@@ -1,6 +1,7 @@
 //! What the worker holds of its ledger: questions and answers, whichever database is behind it.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,6 +12,7 @@ use super::{
     OpenError, Place, Position, Recorded, Settings, StoredToken, TokenTurn, Waiting, Wanted, postgres, sqlite,
 };
 use crate::event::Conclusion;
+use crate::metrics::{LedgerOperation as Operation, Metrics};
 use crate::outcome::Scope;
 
 /// A handle on the ledger; clones share what writes to it, which ends when the last is dropped.
@@ -20,6 +22,7 @@ pub struct Ledger {
     id: String,
     shared: bool,
     lease: Duration,
+    metrics: Arc<Metrics>,
 }
 
 impl Ledger {
@@ -27,13 +30,13 @@ impl Ledger {
     ///
     /// # Errors
     /// Where it can't be reached, is another worker's alone, or is no ledger of this or an older version.
-    pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
+    pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let (requests, queue) = mpsc::unbounded_channel();
         let id = match &settings.place {
             Place::Sqlite(path) => sqlite::start(path, settings, queue)?,
             Place::Postgres(url) => postgres::start(url, settings, queue).await?,
         };
-        Ok(Self { requests, id, shared: settings.place.is_shared(), lease: settings.lease })
+        Ok(Self { requests, id, shared: settings.place.is_shared(), lease: settings.lease, metrics })
     }
 
     /// Who this ledger is; put-off copies carry it.
@@ -68,7 +71,7 @@ impl Ledger {
             keys.command_ids.insert(command_id.clone());
         }
         keys.arrivals = arrivals.len();
-        self.decide(keys, move |sheet| arrivals.iter().map(|arrival| sheet.accept(arrival)).collect()).await
+        self.decide(Operation::Accept, keys, move |sheet| arrivals.iter().map(|arrival| sheet.accept(arrival)).collect()).await
     }
 
     /// Claims a command's account for one call to WeChat and counts the call. `alone` says that this worker makes no other
@@ -77,7 +80,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger can't be written; then WeChat must not be called.
     pub async fn begin(&self, position: Position, alone: bool) -> Result<Claim, LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.begin(position, alone)).await
+        self.decide(Operation::Begin, Keys::position(position), move |sheet| sheet.begin(position, alone)).await
     }
 
     /// What stands in the way of a command's beginning, where something does.
@@ -85,7 +88,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger can't be read.
     pub async fn obstacle(&self, position: Position) -> Result<Option<Obstacle>, LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.obstacle(position)).await
+        self.decide(Operation::Other, Keys::position(position), move |sheet| sheet.obstacle(position)).await
     }
 
     /// Records that a command waits, and why; a claim is given back. Answers its outcome where a newer command
@@ -94,7 +97,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger can't be written.
     pub async fn wait(&self, position: Position, waiting: Waiting) -> Result<Recorded, LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.wait(position, &waiting)).await
+        self.decide(Operation::Wait, Keys::position(position), move |sheet| sheet.wait(position, &waiting)).await
     }
 
     /// The outcome of a waiting command, where a newer one superseded it meanwhile.
@@ -102,7 +105,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger can't be read.
     pub async fn check(&self, position: Position) -> Result<Option<Finished>, LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.finished(position)).await
+        self.decide(Operation::Other, Keys::position(position), move |sheet| sheet.finished(position)).await
     }
 
     /// Writes the outcome of a command, reached with this claim where WeChat was called; where it has one already, that
@@ -117,7 +120,7 @@ impl Ledger {
         conclusion: Conclusion,
         dead_letter: bool,
     ) -> Result<Recorded, LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.finish(position, claim, &conclusion, dead_letter)).await
+        self.decide(Operation::Finish, Keys::position(position), move |sheet| sheet.finish(position, claim, &conclusion, dead_letter)).await
     }
 
     /// Records that the dead letter owed for a command is in its queue.
@@ -125,7 +128,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger can't be written.
     pub async fn dead_lettered(&self, position: Position) -> Result<(), LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.dead_lettered(position)).await
+        self.decide(Operation::Other, Keys::position(position), move |sheet| sheet.dead_lettered(position)).await
     }
 
     /// Records that carrying out a command has panicked.
@@ -133,7 +136,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger can't be written.
     pub async fn panicked(&self, position: Position) -> Result<(), LedgerError> {
-        self.decide(Keys::position(position), move |sheet| sheet.panicked(position)).await
+        self.decide(Operation::Other, Keys::position(position), move |sheet| sheet.panicked(position)).await
     }
 
     /// Gives back what is in flight at an orderly end, so that it does not look like a death.
@@ -142,7 +145,7 @@ impl Ledger {
     /// Where the ledger can't be written; then it will look like one.
     pub async fn release(&self) -> Result<(), LedgerError> {
         let keys = Keys { claimed: true, ..Keys::default() };
-        self.decide(keys, Sheet::release).await
+        self.decide(Operation::Other, keys, Sheet::release).await
     }
 
     /// Claims an account to delete it once more.
@@ -150,7 +153,7 @@ impl Ledger {
     /// # Errors
     /// Where the ledger can't be written; then WeChat must not be called.
     pub async fn begin_clean_up(&self, kf_account: String) -> Result<CleanUp, LedgerError> {
-        self.decide(Keys::account(&kf_account), move |sheet| Ok(sheet.begin_clean_up(&kf_account))).await
+        self.decide(Operation::Begin, Keys::account(&kf_account), move |sheet| Ok(sheet.begin_clean_up(&kf_account))).await
     }
 
     /// Gives the claim of a clean-up back.
@@ -159,7 +162,7 @@ impl Ledger {
     /// Where the ledger can't be written; then it runs out by itself.
     pub async fn end_clean_up(&self, kf_account: String, claim: Epoch) -> Result<(), LedgerError> {
         let keys = Keys::account(&kf_account);
-        self.decide(keys, move |sheet| {
+        self.decide(Operation::Other, keys, move |sheet| {
             sheet.end_clean_up(&kf_account, claim);
             Ok(())
         })
@@ -275,17 +278,25 @@ impl Ledger {
 
     async fn decide<T: Send + 'static>(
         &self,
+        operation: Operation,
         keys: Keys,
         work: impl FnMut(&mut Sheet) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Decision(Box::new(Asked { keys, work, result: None, reply }))).map_err(|_| LedgerError::Closed)?;
-        answer.await.map_err(|_| LedgerError::Closed)?
+        self.ask(operation, |reply| Request::Decision(Box::new(Asked { keys, work, result: None, reply }))).await
     }
 
     async fn send<T>(&self, errand: impl FnOnce(Reply<T>) -> Errand) -> Result<T, LedgerError> {
+        self.ask(Operation::Other, |reply| Request::Errand(errand(reply))).await
+    }
+
+    async fn ask<T>(&self, operation: Operation, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LedgerError> {
+        let asked_at = Instant::now();
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Errand(errand(reply))).map_err(|_| LedgerError::Closed)?;
-        answer.await.map_err(|_| LedgerError::Closed)?
+        let answer = match self.requests.send(request(reply)) {
+            Ok(()) => answer.await.unwrap_or(Err(LedgerError::Closed)),
+            Err(_) => Err(LedgerError::Closed),
+        };
+        self.metrics.ledger(operation, asked_at.elapsed(), answer.is_ok());
+        answer
     }
 }

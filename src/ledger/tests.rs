@@ -7,6 +7,7 @@ use std::ops::Deref;
 use super::*;
 use crate::command::{Decoded, Message, decode};
 use crate::event::{History, Identity, conclude};
+use crate::metrics::Metrics;
 use crate::outcome::{Effect, Outcome, Status};
 
 // Shared with the integration tests, which see the library from outside only: what these tests hold against a server is not
@@ -69,7 +70,7 @@ impl Fixture {
     async fn reopen(&self, settings: &Settings) -> Opened {
         let let_go = async {
             loop {
-                match Ledger::open(settings).await {
+                match Ledger::open(settings, metrics()).await {
                     Ok(ledger) => return Opened { ledger, claims: RefCell::default() },
                     Err(OpenError::Sqlite(sqlite::OpenError::InUse(_))) => tokio::task::yield_now().await,
                     Err(error) => panic!("{error}"),
@@ -130,6 +131,10 @@ mod fleet;
 mod memory;
 mod order;
 mod sqlite_file;
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new().unwrap())
+}
 
 fn message(body: &str) -> Message {
     Message { body: body.as_bytes().to_vec(), ..Message::default() }

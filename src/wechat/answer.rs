@@ -25,8 +25,7 @@ impl Endpoint {
             Self::Add => "add",
             Self::Delete => "delete",
             Self::List => "list",
-            Self::Token => "token",
-            Self::AuthorizerToken => "authorizer_token",
+            Self::Token | Self::AuthorizerToken => "token",
         }
     }
 

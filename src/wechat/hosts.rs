@@ -56,6 +56,7 @@ impl Hosts {
     /// Learns how a request to a host went. An errcode is an answer like any other: only what stands between us and
     /// WeChat is a reason to ask elsewhere.
     pub fn learn(&self, host: Host, answer: &Result<WeChatAnswer, AttemptFailure>) {
+        self.metrics.wechat_host_call(name(self.base_url(host)), answer.is_ok());
         let mut state = self.locked();
         // Whoever fails first moves on; the others find it moved.
         if state.current != host.0 {

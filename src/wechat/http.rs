@@ -25,6 +25,7 @@ pub struct BuildError(#[from] reqwest::Error);
 pub struct Http {
     client: reqwest::Client,
     hosts: Hosts,
+    metrics: Arc<Metrics>,
 }
 
 impl Http {
@@ -37,7 +38,7 @@ impl Http {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("kf-worker/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, hosts: Hosts::new(base_urls, metrics) })
+        Ok(Self { client, hosts: Hosts::new(base_urls, Arc::clone(&metrics)), metrics })
     }
 
     /// Posts JSON. The body is sent as one piece with its length, since WeChat's gateway refuses chunks.
@@ -66,7 +67,9 @@ impl Http {
         request: impl FnOnce(String) -> RequestBuilder,
     ) -> Result<WeChatAnswer, AttemptFailure> {
         let host = self.hosts.pick();
+        let timer = self.metrics.wechat_call_seconds(endpoint.as_str()).start_timer();
         let answer = self.exchange(endpoint, request(address(self.hosts.base_url(host), path, query))).await;
+        timer.observe_duration();
         self.hosts.learn(host, &answer);
         answer
     }

@@ -97,9 +97,7 @@ impl WeChat {
             Action::Delete => (Endpoint::Delete, "/customservice/kfaccount/del"),
         };
         let body = CallBody { kf_account: command.account.as_str(), nickname: command.given.nickname.as_deref() };
-        let timer = self.metrics.wechat_call_seconds(endpoint.as_str()).start_timer();
         let answer = self.http.post(endpoint, path, &[("access_token", token.expose())], &body).await;
-        timer.observe_duration();
         self.judged(endpoint, answer).map(|(reached, _)| reached)
     }
 
@@ -108,9 +106,7 @@ impl WeChat {
     /// # Errors
     /// What kind of trouble it met, classified.
     pub async fn list(&self, token: &Token) -> Result<Vec<Listed>, AttemptFailure> {
-        let timer = self.metrics.wechat_call_seconds(Endpoint::List.as_str()).start_timer();
         let answer = self.http.get(Endpoint::List, "/cgi-bin/customservice/getkflist", &[("access_token", token.expose())]).await;
-        timer.observe_duration();
         let (_, answer) = self.judged(Endpoint::List, answer)?;
         let list = match answer.body.get("kf_list") {
             Some(Value::Array(list)) => list.as_slice(),
@@ -124,13 +120,13 @@ impl WeChat {
 
     /// Counts an answer, and parts what reached its end from what did not.
     fn judged(&self, endpoint: Endpoint, answer: Result<WeChatAnswer, AttemptFailure>) -> Result<(Reached, WeChatAnswer), AttemptFailure> {
-        let errcode = answer.as_ref().map(|answer| answer.errcode).map_err(|failed| failed.failure.reason);
-        self.metrics.wechat_call(endpoint.as_str(), errcode);
-        let answer = answer?;
-        match codes::verdict(endpoint, answer.errcode) {
+        let errcode = answer.as_ref().ok().map(|answer| answer.errcode);
+        let judged = answer.and_then(|answer| match codes::verdict(endpoint, answer.errcode) {
             Verdict::Done => Ok((Reached::Done, answer)),
             Verdict::Already => Ok((Reached::Already, answer)),
             Verdict::Trouble(class, reason) => Err(answer.into_failure(class, reason)),
-        }
+        });
+        self.metrics.wechat_call(endpoint.as_str(), errcode, judged.as_ref().err());
+        judged
     }
 }

@@ -10,9 +10,8 @@ use super::{Job, Worker};
 use crate::accounts::OfficialAccount;
 use crate::broker::Delivery;
 use crate::command::{Command, Decoded, decode};
-use crate::event::{generation_of_dead_letter, now};
+use crate::event::{Conclusion, generation_of_dead_letter, now, since};
 use crate::ledger::{Acceptance, Arrival, Arrived, LedgerError, Origin, Ticket};
-use crate::metrics::observe;
 
 /// What sorting a delivery came to.
 enum Sorted {
@@ -36,6 +35,9 @@ impl Worker {
         for delivery in deliveries {
             self.metrics.commands_received.inc();
             self.metrics.commands_redelivered.inc_by(delivery.redelivered.into());
+            if let Some(sent_at) = first_sent_at(&delivery) {
+                self.metrics.waited_in_queue(since(sent_at));
+            }
             match self.sort(&delivery) {
                 Sorted::Arrived(message, origin) => {
                     arrivals.push(Arrival { message: message.clone(), received_at, origin });
@@ -48,7 +50,6 @@ impl Worker {
             return Ok(());
         }
         let acceptances = self.ledger.accept(arrivals).await?;
-        observe(&self.metrics.ledger_seconds, taken_at.elapsed());
         for ((delivery, message), acceptance) in arrived.into_iter().zip(acceptances) {
             match self.follow(message, acceptance, received_at) {
                 Next::Lane(command, ticket) => self.take_in(delivery, command, ticket, taken_at),
@@ -65,7 +66,7 @@ impl Worker {
             // Only commands wait: what is refused is finished as it is accepted.
             (Acceptance::Unfinished(_), Arrived::Refused(_)) => Next::Ends(Fate::GivenBack),
             (Acceptance::Decided(finished), _) => {
-                self.metrics.finished(&finished.conclusion);
+                self.count(&finished.conclusion);
                 Next::Ends(Fate::Concluded(finished))
             }
             (Acceptance::Repeat(finished), _) => {
@@ -75,6 +76,13 @@ impl Worker {
             (Acceptance::Conflict, message) => Next::Ends(settle::reused(&message, received_at)),
             (Acceptance::LedgerLost, _) => Next::Ends(settle::ledger_lost()),
         }
+    }
+
+    /// Counts an outcome that was reached now.
+    pub(super) fn count(&self, conclusion: &Conclusion) {
+        let wechat_id = conclusion.kf_account.as_deref().and_then(|kf_account| kf_account.split_once('@')).map(|(_, wechat_id)| wechat_id);
+        let official_account = wechat_id.and_then(|wechat_id| self.accounts.get(wechat_id));
+        self.metrics.finished(conclusion, official_account.as_ref().map(|official_account| official_account.wechat_id()));
     }
 
     /// Who sent it comes first, then what it says. What the worker itself sent is authorised by its ledger entry.
@@ -130,4 +138,11 @@ impl Worker {
         in_hand.commands() >= self.settings.window_share
             && (in_hand.is_older_than(self.settings.slow_after) || (in_hand.hangs() && !self.accounts.is_only_one()))
     }
+}
+
+/// When its producer sent what is taken for the first time, where the message says so.
+fn first_sent_at(delivery: &Delivery) -> Option<Timestamp> {
+    let comes_again = delivery.redelivered || delivery.is_put_off_copy() || delivery.replay_of().is_some();
+    let seconds = delivery.message.timestamp.filter(|_| !comes_again)?;
+    Timestamp::from_second(seconds.try_into().ok()?).ok()
 }

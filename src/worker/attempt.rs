@@ -15,7 +15,6 @@ use crate::calls::Permit;
 use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, Ending, LedgerError, Position, Recorded};
-use crate::metrics::observe;
 use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Scope};
 use crate::wechat::{Reached, Token};
 
@@ -167,10 +166,7 @@ impl Worker {
     }
 
     async fn begin(&self, job: &Job) -> Result<Claim, LedgerError> {
-        let asked_at = Instant::now();
-        let claim = self.ledger.begin(job.ticket.position, job.ticket.suspect).await;
-        observe(&self.metrics.ledger_seconds, asked_at.elapsed());
-        claim
+        self.ledger.begin(job.ticket.position, job.ticket.suspect).await
     }
 
     async fn call(&self, job: &Job, token: &Token) -> Result<Reached, AttemptFailure> {
@@ -243,12 +239,10 @@ impl Worker {
         let history = History { attempts: job.ticket.attempts, received_at: job.ticket.received_at, finished_at: now() };
         let conclusion = conclude(&job.command.given, Identity::Generation(job.ticket.generation), &outcome, history);
         let dead_letter = matches!(outcome, Outcome::Failed(_));
-        let asked_at = Instant::now();
         let claim = job.claim.map(|claim| claim.epoch);
         let recorded = self.ledger.finish(job.ticket.position, claim, conclusion, dead_letter).await;
-        observe(&self.metrics.ledger_seconds, asked_at.elapsed());
         match &recorded {
-            Ok(Recorded { finished: Some(finished), ending: Ending::Ours }) => self.metrics.finished(&finished.conclusion),
+            Ok(Recorded { finished: Some(finished), ending: Ending::Ours }) => self.count(&finished.conclusion),
             Ok(Recorded { finished: Some(_), ending: Ending::ClaimLost { .. } }) => self.metrics.repeats.inc(),
             Ok(Recorded { finished: None, .. }) | Err(_) => {}
         }

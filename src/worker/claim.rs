@@ -62,7 +62,7 @@ impl Worker {
             Obstacle::Finished(finished) => {
                 match finished.conclusion.status {
                     // The ledger itself has just decided.
-                    Status::Superseded | Status::Failed => self.metrics.finished(&finished.conclusion),
+                    Status::Superseded | Status::Failed => self.count(&finished.conclusion),
                     // Another delivery of the command has carried it out.
                     Status::Succeeded | Status::Rejected => self.metrics.repeats.inc(),
                 }

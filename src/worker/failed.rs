@@ -32,6 +32,9 @@ impl Worker {
         }
         let decision = retry::decide(&self.retry, self.attempted(job, tried, reason), &failed);
         job.token_refused = decision == Decision::AtOnce;
+        if !matches!(decision, Decision::GiveUp(_)) {
+            self.metrics.retried(reason);
+        }
         match decision {
             Decision::AtOnce => self.record_wait(job, &failed).await,
             Decision::After(wait) => self.hold_back_after(job, wait, failed).await,

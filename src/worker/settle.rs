@@ -68,11 +68,14 @@ impl Worker {
         if matches!(fate, Fate::GivenBack) || delivery.session().is_lost() {
             return;
         }
+        let finished = matches!(fate, Fate::Concluded(_));
         match self.publish_owed(&delivery, fate).await {
             Ok(()) => {
                 delivery.acknowledge().await;
-                observe(&self.metrics.command_seconds, taken_at.elapsed());
-                self.metrics.last_finished.set(Timestamp::now().as_second());
+                observe(&self.metrics.processing, taken_at.elapsed());
+                if finished {
+                    self.metrics.last_finished.set(Timestamp::now().as_second());
+                }
             }
             Err(SettleError::Ledger(error)) => self.ledger_failed(delivery.session(), &error),
             Err(error) => delivery.session().give_up(error.to_string()),
@@ -138,7 +141,7 @@ impl Worker {
         }
         match recorded.finished {
             Some(finished) => {
-                self.metrics.finished(&finished.conclusion);
+                self.count(&finished.conclusion);
                 self.publish_outcome(delivery, &finished).await
             }
             None => Ok(()),

@@ -200,7 +200,7 @@ impl Worker {
         let recorded = self.ledger.wait(job.ticket.position, waiting(job, failed, called)).await;
         job.recorded = Some(reason);
         if let Ok(Recorded { finished: Some(superseded), ending: Ending::Ours }) = &recorded {
-            self.metrics.finished(&superseded.conclusion);
+            self.count(&superseded.conclusion);
         }
         self.after_recording(job, recorded).await
     }

@@ -93,7 +93,7 @@ impl Crew {
         for worker in &self.workers {
             let (_, text) = worker.get("/metrics").await?;
             let metric = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
-            look.finished.push(metric("kf_command_seconds_count")?);
+            look.finished.push(metric("kf_processing_seconds_count")?);
             look.partitions.push(metric("kf_partitions")?);
             look.cpu.push(metric("process_cpu_seconds_total")?);
         }

@@ -211,7 +211,7 @@ async fn workers_count_each_other_while_they_are_there() {
 async fn many_workers_may_make_the_tables_at_once() {
     let fixture = Fixture::postgres();
     let settings = fixture.settings();
-    let opened = futures_util::future::join_all((0..8).map(|_| Ledger::open(&settings))).await;
+    let opened = futures_util::future::join_all((0..8).map(|_| Ledger::open(&settings, metrics()))).await;
     let ids: Vec<String> = opened.into_iter().map(|ledger| ledger.unwrap().id().to_owned()).collect();
     assert!(ids.iter().all(|id| *id == ids[0] && id.len() == 32), "{ids:?}");
 }
@@ -263,7 +263,7 @@ async fn a_ledger_of_a_newer_version_is_left_alone() {
     drop(fixture.open().await);
     let Fixture::Postgres(database) = &fixture else { panic!() };
     database.execute("UPDATE kf_worker.version SET version = 1000");
-    let Err(error) = Ledger::open(&fixture.settings()).await else { panic!() };
+    let Err(error) = Ledger::open(&fixture.settings(), metrics()).await else { panic!() };
     assert!(error.to_string().contains("newer version") && !error.may_pass(), "{error}");
 }
 
@@ -293,7 +293,7 @@ async fn carry_one(ledger: &Opened, text: &str) {
 
 async fn open_at(url: &str) -> Result<Opened, OpenError> {
     let settings = Settings { place: Place::parse(url).unwrap(), retention: DAY, patience: DAY, lease: LONG };
-    Ok(Opened { ledger: Ledger::open(&settings).await?, claims: RefCell::default() })
+    Ok(Opened { ledger: Ledger::open(&settings, metrics()).await?, claims: RefCell::default() })
 }
 
 #[tokio::test]

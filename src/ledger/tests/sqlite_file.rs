@@ -29,7 +29,7 @@ async fn a_ledger_that_was_deleted_under_the_worker_takes_nothing_more() {
 async fn a_second_process_is_refused_and_a_reader_is_not() {
     let fixture = Fixture::sqlite();
     let ledger = fixture.open().await;
-    assert!(matches!(Ledger::open(&fixture.settings()).await, Err(OpenError::Sqlite(sqlite::OpenError::InUse(_)))));
+    assert!(matches!(Ledger::open(&fixture.settings(), metrics()).await, Err(OpenError::Sqlite(sqlite::OpenError::InUse(_)))));
     let first = ticket(&ledger, "+1").await;
     let reader = Reader::open(&fixture.settings().place).await.unwrap();
     assert!(matches!(reader.find("1").await.unwrap(), Lookup::Unfinished));
@@ -43,9 +43,9 @@ async fn a_second_process_is_refused_and_a_reader_is_not() {
 async fn a_file_that_is_no_ledger_is_refused() {
     let fixture = Fixture::sqlite();
     std::fs::write(fixture.path(), "this is no database, and long enough to be looked at as one".repeat(20)).unwrap();
-    assert!(matches!(Ledger::open(&fixture.settings()).await, Err(OpenError::Sqlite(sqlite::OpenError::Database { .. }))));
+    assert!(matches!(Ledger::open(&fixture.settings(), metrics()).await, Err(OpenError::Sqlite(sqlite::OpenError::Database { .. }))));
     let nowhere = Settings { place: Place::Sqlite(fixture.folder().join("no/such/folder/ledger.db")), ..fixture.settings() };
-    assert!(matches!(Ledger::open(&nowhere).await, Err(OpenError::Sqlite(sqlite::OpenError::File { .. }))));
+    assert!(matches!(Ledger::open(&nowhere, metrics()).await, Err(OpenError::Sqlite(sqlite::OpenError::File { .. }))));
 }
 
 #[tokio::test]

@@ -42,8 +42,9 @@ impl Peer {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let day = Duration::from_secs(86_400);
         let place = Place::parse(database.url()).expect("a database's URL");
-        let ledger = Ledger::open(&ledger::Settings { place, retention: day, patience: day, lease: claim }).await;
+        let settings = ledger::Settings { place, retention: day, patience: day, lease: claim };
         let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let ledger = Ledger::open(&settings, Arc::clone(&metrics)).await;
         let settings = wechat::Settings { base_urls: vec![scripted.base_url()], request_timeout: Duration::from_secs(10) };
         let wechat = wechat::WeChat::new(settings, metrics.clone()).expect("a client");
         Self { wechat, ledger: ledger.expect("the ledger opens"), metrics, tokens }
