@@ -15,7 +15,8 @@ help:
 	@echo 'make reference     docs/metrics.md written anew from the code'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
-	@echo 'All but lint install RabbitMQ with apt where it is missing; test, fleet and scaling PostgreSQL and PgBouncer too.'
+	@echo 'All but reference and lint install RabbitMQ with apt where it is missing; test, fleet and scaling PostgreSQL and'
+	@echo 'PgBouncer too, test also Prometheus and Chromium.'
 	@echo 'With KF_AMQP__URL demo and test use that broker, with KF_TEST_POSTGRES_URL test uses that database server;'
 	@echo 'the others, and tests that kill servers, start their own.'
 
@@ -38,7 +39,7 @@ chaos:
 
 # With servers of its own, since it kills one of them.
 fleet:
-	@deploy/prerequisites.sh tests
+	@deploy/prerequisites.sh servers
 	@cargo build --locked --bins --test fleet
 	@cargo test --locked --quiet --test fleet -- $(if $(SEED),--seed $(SEED)) $(if $(COMMANDS),--commands $(COMMANDS))
 
@@ -55,7 +56,7 @@ isolation:
 
 # With optimisation, since it measures, and with servers of its own.
 scaling:
-	@deploy/prerequisites.sh tests
+	@deploy/prerequisites.sh servers
 	@cargo build --locked --release --bins --test scaling
 	@cargo test --locked --release --quiet --test scaling -- $(if $(ONLY),--only $(ONLY))
 

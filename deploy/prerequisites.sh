@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Sees to what the demo and the tests need: Rust, a C compiler and the servers, which it installs where they are missing.
 #
-#   prerequisites.sh [tests]
+#   prerequisites.sh [servers | tests]
 #
-# Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. The tests, for
-# which `tests` asks, also need PostgreSQL and PgBouncer, and all of them here whatever is named: they kill servers of their own.
+# Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. With `servers`
+# PostgreSQL and PgBouncer are needed too, and all of them here whatever is named, for runs that kill servers of their own.
+# With `tests` also Prometheus, which judges the alerts and dashboards, and Chromium, which looks at the status page.
 set -uo pipefail
 
 fail() {
@@ -16,21 +17,21 @@ command -v cargo >/dev/null || fail "cargo is missing: install Rust from https:/
 command -v cc >/dev/null || fail "A C compiler (cc) is missing: install one, on Debian with \`apt-get install gcc libc6-dev\`."
 
 # For each of Debian's packages: what people call it and where it puts its program.
-declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer)
+declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer [prometheus]=Prometheus [chromium]=Chromium)
 declare -A program=(
     [rabbitmq-server]='/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server'
     [postgresql]='/usr/lib/postgresql/*/bin/initdb'
     [pgbouncer]='/usr/sbin/pgbouncer'
+    [prometheus]='/usr/bin/promtool'
+    [chromium]='/usr/bin/chromium'
 )
 is_there() { compgen -G "${program[$1]}" >/dev/null; }
 
-if [ "${1:-}" = tests ]; then
-    needed=(rabbitmq-server postgresql pgbouncer)
-elif [ -n "${KF_AMQP__URL:-}" ]; then
-    needed=()
-else
-    needed=(rabbitmq-server)
-fi
+case "${1:-}" in
+tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium) ;;
+servers) needed=(rabbitmq-server postgresql pgbouncer) ;;
+*) if [ -n "${KF_AMQP__URL:-}" ]; then needed=(); else needed=(rabbitmq-server); fi ;;
+esac
 missing=()
 for package in "${needed[@]}"; do is_there "$package" || missing+=("$package"); done
 [ ${#missing[@]} -gt 0 ] || exit 0
@@ -56,7 +57,7 @@ else
 fi
 
 by_hand="Install $what by hand."
-[ "${1:-}" = tests ] || by_hand="Install $what by hand, or name a broker by KF_AMQP__URL=amqp://user:password@host:5672/%2f."
+[ -n "${1:-}" ] || by_hand="Install $what by hand, or name a broker by KF_AMQP__URL=amqp://user:password@host:5672/%2f."
 command -v apt-get >/dev/null || fail "$what $are missing, and there is no apt-get to install $each with. $by_hand"
 sudo=()
 if [ "$(id -u)" != 0 ]; then
@@ -97,6 +98,8 @@ for_now() {
     tail -n 15 "$log" >&2
     fail "apt-get could not install $packages. $by_hand"
 }
-# Each package's service has the package's name.
-command -v systemctl >/dev/null && "${sudo[@]}" systemctl disable "${missing[@]}" >>"$log" 2>&1
+# Each package's service has the package's name; Chromium has none.
+if command -v systemctl >/dev/null; then
+    for package in "${missing[@]}"; do "${sudo[@]}" systemctl disable "$package" >>"$log" 2>&1; done
+fi
 for package in "${missing[@]}"; do is_there "$package" || fail "$package is installed, but there is no ${program[$package]}. $by_hand"; done
