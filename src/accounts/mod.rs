@@ -93,7 +93,7 @@ impl OfficialAccounts {
     /// Shows in the metrics what is known of them at this moment.
     pub fn show(&self) {
         let all = self.all();
-        let mut paused: Vec<Reason> = Vec::new();
+        let mut paused: Vec<Vec<Reason>> = Vec::new();
         for official_account in &all {
             let wechat_id = official_account.wechat_id();
             self.metrics.official_account_commands_held(wechat_id, official_account.in_hand.commands());
@@ -101,11 +101,9 @@ impl OfficialAccounts {
             if let Some(ends_at) = official_account.tokens.ends_at() {
                 self.metrics.token_expiry(wechat_id, ends_at.map_or(0, Timestamp::as_second));
             }
-            let mut reasons: Vec<Reason> = official_account.all_pauses().iter().map(|pause| pause.failure.reason).collect();
-            reasons.dedup();
-            paused.extend(reasons);
+            paused.push(official_account.all_pauses().iter().map(|pause| pause.failure.reason).collect());
         }
-        self.metrics.official_accounts(all.len(), |reason| paused.iter().filter(|paused| **paused == reason).count());
+        self.metrics.official_accounts(all.len(), |reason| paused.iter().filter(|reasons| reasons.contains(&reason)).count());
     }
 
     /// Takes up another configuration. What has not changed keeps all that is known of it; calls under way end as they

@@ -16,6 +16,7 @@ mod hosts;
 mod isolation;
 mod layout;
 mod ledger_outages;
+mod metrics;
 mod order;
 mod outages;
 mod partitions;

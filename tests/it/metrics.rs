@@ -1,0 +1,217 @@
+//! The metrics of a real worker: what happens is counted where an operator looks, few series, and nothing that Prometheus' own checker minds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
+
+use jiff::Timestamp;
+use lapin::types::FieldTable;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use crate::support::broker::Message;
+use crate::support::eventually;
+use crate::support::stage::{Stage, add, delete};
+use crate::support::wechat::{Answer, Endpoint};
+use crate::support::worker::Worker;
+
+/// Every series of one scrape, by its name with its labels.
+struct Scrape {
+    text: String,
+    series: BTreeMap<String, f64>,
+}
+
+impl Scrape {
+    async fn of(worker: &Worker) -> Self {
+        let (status, text) = worker.get("/metrics").await.expect("the worker answers");
+        assert_eq!(status, 200);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let series = lines.map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a name and a value");
+            (series.to_owned(), value.parse().expect("a number"))
+        });
+        Self { series: series.collect(), text }
+    }
+
+    fn value(&self, series: &str) -> f64 {
+        *self.series.get(series).unwrap_or_else(|| panic!("there is no {series}:\n{}", self.text))
+    }
+
+    fn assert(&self, series: &str, expected: u32) {
+        assert!((self.value(series) - f64::from(expected)).abs() < f64::EPSILON, "{series} is {}, not {expected}", self.value(series));
+    }
+}
+
+/// What Prometheus' own checker has to say of a scrape.
+async fn promtool_minds(text: &str) -> String {
+    let mut promtool = Command::new("promtool");
+    let mut child = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.as_mut().expect("promtool (Debian's package `prometheus`) starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(text.as_bytes()).await.expect("promtool reads");
+    drop(stdin);
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    let (out, err) = (child.stdout.as_mut().expect("it is piped"), child.stderr.as_mut().expect("it is piped"));
+    let read =
+        tokio::join!(tokio::io::AsyncReadExt::read_to_string(out, &mut stdout), tokio::io::AsyncReadExt::read_to_string(err, &mut stderr),);
+    read.0.and(read.1).expect("promtool writes text");
+    let status = child.wait().await.expect("promtool ends");
+    if status.success() { stdout + &stderr } else { format!("{status}\n{stdout}{stderr}") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_is_counted_where_an_operator_looks() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let begun = Timestamp::now().as_second();
+    let before = Scrape::of(&worker).await;
+    before.assert("kf_last_finished_timestamp_seconds", 0);
+    before.assert("kf_token_expiry_timestamp_seconds{official_account=\"test\"}", 0);
+    before.assert("kf_official_accounts", 2);
+    assert!(before.value("kf_official_account_kf_accounts{official_account=\"test\"}").is_nan(), "WeChat was not asked yet");
+
+    let anna = add("anna", "anna@test", "安娜");
+    let sent_at = u64::try_from(begun - 100).expect("a time after 1970");
+    stage.broker.publish(Message::json(&anna).timestamp(sent_at)).await;
+    stage.events.of("anna").await.assert_succeeded("created");
+    stage.outcome(&anna).await.assert_succeeded("created");
+    stage.wechat.next(Endpoint::Add, Some("ben@test"), Answer::Errcode(-1));
+    stage.outcome(&add("ben", "ben@test", "本")).await.assert_succeeded("created");
+    stage.wechat.next(Endpoint::Add, Some("carl@test"), Answer::Lose);
+    stage.outcome(&add("carl", "carl@test", "卡尔")).await.assert_succeeded("unknown");
+    stage.wechat.next(Endpoint::Add, Some("dora@test"), Answer::Errcode(65403));
+    assert_eq!(stage.outcome(&add("dora", "dora@test", "朵拉")).await.reason(), "nickname_refused");
+    stage.wechat.always(Endpoint::Add, Some("eve@test"), Answer::Errcode(77_777));
+    assert_eq!(stage.outcome(&add("eve", "eve@test", "伊芙")).await.reason(), "unknown_errcode");
+    let rejected = stage.outcome(&add("frank", "no account", "弗兰克")).await;
+    assert_eq!(rejected.reason(), "invalid_kf_account");
+    stage.broker.publish(Message::raw("{")).await;
+    stage.wechat.put("gina@other");
+    stage.wechat.always(Endpoint::Delete, None, Answer::Errcode(45009));
+    let gina = delete("gina", "gina@other");
+    stage.send(&gina).await;
+    eventually("the delete is put off", async || {
+        worker.metric("kf_put_off_total{reason=\"day_quota\"}").await.filter(|count| *count > 0.0)
+    })
+    .await;
+    eventually("the broken message is in the dead letters", async || {
+        worker.metric("kf_dead_letters_total{reason=\"not_a_json_object\"}").await.filter(|count| *count > 0.0)
+    })
+    .await;
+
+    let after = Scrape::of(&worker).await;
+    for (series, expected) in [
+        ("kf_repeats_total", 1),
+        ("kf_queue_wait_seconds_count", 1),
+        ("kf_queue_wait_seconds_bucket{le=\"60\"}", 0),
+        ("kf_queue_wait_seconds_bucket{le=\"300\"}", 1),
+        ("kf_results_total{action=\"add\",reason=\"none\",status=\"succeeded\"}", 3),
+        ("kf_results_total{action=\"add\",reason=\"nickname_refused\",status=\"failed\"}", 1),
+        ("kf_results_total{action=\"add\",reason=\"unknown_errcode\",status=\"failed\"}", 1),
+        ("kf_results_total{action=\"add\",reason=\"invalid_kf_account\",status=\"rejected\"}", 1),
+        ("kf_official_account_results_total{official_account=\"test\",status=\"succeeded\"}", 3),
+        ("kf_official_account_results_total{official_account=\"test\",status=\"failed\"}", 2),
+        ("kf_official_account_results_total{official_account=\"other\",status=\"succeeded\"}", 0),
+        ("kf_attempts_total{action=\"delete\"}", 1),
+        ("kf_retries_total{reason=\"system_busy\"}", 1),
+        ("kf_retries_total{reason=\"answer_lost\"}", 1),
+        ("kf_retries_total{reason=\"unknown_errcode\"}", 4),
+        ("kf_wechat_calls_total{class=\"ok\",endpoint=\"add\"}", 3),
+        ("kf_wechat_calls_total{class=\"transient\",endpoint=\"add\"}", 1),
+        ("kf_wechat_calls_total{class=\"unanswered\",endpoint=\"add\"}", 1),
+        ("kf_wechat_calls_total{class=\"permanent\",endpoint=\"add\"}", 1),
+        ("kf_wechat_calls_total{class=\"unknown\",endpoint=\"add\"}", 5),
+        ("kf_wechat_calls_total{class=\"day_quota\",endpoint=\"delete\"}", 1),
+        ("kf_wechat_calls_total{class=\"ok\",endpoint=\"token\"}", 2),
+        ("kf_wechat_errcodes_total{endpoint=\"add\",errcode=\"65403\"}", 1),
+        ("kf_wechat_errcodes_total{endpoint=\"add\",errcode=\"65406\"}", 1),
+        ("kf_wechat_errcodes_total{endpoint=\"add\",errcode=\"other\"}", 5),
+        ("kf_wechat_call_seconds_count{endpoint=\"delete\"}", 1),
+        ("kf_dead_letters_total{reason=\"nickname_refused\"}", 1),
+        ("kf_token_fetches_total{official_account=\"test\",result=\"ok\"}", 1),
+        ("kf_official_accounts_paused{reason=\"day_quota\"}", 1),
+        ("kf_official_account_paused{official_account=\"other\",reason=\"day_quota\"}", 1),
+        ("kf_pauses_total{reason=\"day_quota\"}", 1),
+        ("kf_events_total{result=\"confirmed\"}", 7),
+        ("kf_events_total{result=\"returned\"}", 0),
+        ("kf_ledger_failures_total{operation=\"accept\"}", 0),
+        ("kf_calls_in_flight", 0),
+        ("kf_calls_in_flight_limit", 64),
+        ("kf_commands_held_limit", 256),
+        ("kf_ready", 1),
+        ("kf_broker_connected", 1),
+    ] {
+        after.assert(series, expected);
+    }
+    for operation in ["accept", "begin", "wait", "finish", "other"] {
+        assert!(after.value(&format!("kf_ledger_seconds_count{{operation=\"{operation}\"}}")) > 0.0, "{operation}");
+    }
+    let host = stage.wechat.base_url().replace("http://", "");
+    after.assert(&format!("kf_wechat_host_calls_total{{answered=\"false\",host=\"{host}\"}}"), 1);
+    assert!(after.value("kf_processing_seconds_count") >= 9.0);
+    #[expect(clippy::cast_precision_loss, reason = "a time of this century is exact as a float")]
+    let begun = begun as f64;
+    assert!(after.value("kf_last_finished_timestamp_seconds") >= begun);
+    let life = after.value("kf_token_expiry_timestamp_seconds{official_account=\"test\"}") - begun;
+    assert!((7_000.0..7_400.0).contains(&life), "the token is good for {life} s");
+
+    // What an operator's graphs begin with was there before anything happened.
+    let names = |scrape: &Scrape| scrape.series.keys().cloned().collect::<BTreeSet<String>>();
+    let first_seen: Vec<String> = names(&after).difference(&names(&before)).cloned().collect();
+    let may_appear =
+        |series: &String| ["kf_wechat_errcodes_total", "kf_official_account_paused"].iter().any(|name| series.starts_with(name));
+    assert!(first_seen.iter().all(may_appear), "{first_seen:?}");
+    assert!(names(&before).is_subset(&names(&after)), "no series goes away");
+    assert_eq!(promtool_minds(&after.text).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_official_account_makes_fewer_than_500_series_whatever_wechat_answers() {
+    let mut stage = Stage::with_official_accounts(&["test"]).await;
+    let mut settings = stage.settings();
+    settings.set("retry.max_in_process", "1s").set("retry.probe_interval", "1s");
+    let worker = stage.worker_with(&settings).await;
+    // Codes of every class, and a hundred that nobody has documented.
+    let documented = [-1, 40001, 40014, 42001, 45011, 45009, 40164, 48001, 50002, 65400, 65403, 65405, 65407, 65409, 61451, 40013];
+    for (number, errcode) in documented.into_iter().chain(70_000..70_100).enumerate() {
+        stage.wechat.next(Endpoint::Add, Some(&format!("a{number}@test")), Answer::Errcode(errcode));
+        stage.send(&add(&format!("a{number}"), &format!("a{number}@test"), "安娜")).await;
+    }
+    let answered = async || Some(stage.wechat.calls(Endpoint::Add).len()).filter(|calls| *calls > 30);
+    eventually("WeChat has answered many", answered).await;
+    let scrape = Scrape::of(&worker).await;
+    assert!(scrape.series.len() < 500, "{} series:\n{}", scrape.series.len(), scrape.text);
+    assert_eq!(promtool_minds(&scrape.text).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_drains_says_so_in_its_metrics() {
+    let mut stage = Stage::new().await;
+    let mut worker = stage.worker().await;
+    let mut held = stage.wechat.hold(Endpoint::Add, "anna@test");
+    stage.send(&add("anna", "anna@test", "安娜")).await;
+    held.arrived().await;
+    Scrape::of(&worker).await.assert("kf_calls_in_flight", 1);
+    worker.signal("TERM").await;
+    eventually("the worker drains", async || worker.metric("kf_not_ready{reason=\"draining\"}").await.filter(|draining| *draining > 0.0))
+        .await;
+    Scrape::of(&worker).await.assert("kf_ready", 0);
+    held.release();
+    assert_eq!(worker.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_no_queue_takes_is_counted_as_returned() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let queue = stage.events.queue.clone();
+    let unbound = stage.broker.channel().await;
+    unbound.queue_unbind(queue, stage.broker.name("events"), "#".into(), FieldTable::default()).await.expect("the queue is unbound");
+    stage.send(&add("anna", "anna@test", "安娜")).await;
+    eventually("the event was returned", async || {
+        worker.metric("kf_events_total{result=\"returned\"}").await.filter(|returned| *returned > 0.0)
+    })
+    .await;
+    let scrape = Scrape::of(&worker).await;
+    scrape.assert("kf_events_total{result=\"returned\"}", 1);
+    scrape.assert("kf_events_total{result=\"confirmed\"}", 0);
+}
