@@ -92,10 +92,10 @@ impl OfficialAccounts {
 
     /// Shows in the metrics what is known of them at this moment.
     pub fn show(&self) {
-        let all = self.all();
+        // Held throughout, so that the series of one that is forgotten meanwhile do not come back.
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mut paused: Vec<Vec<Reason>> = Vec::new();
-        for official_account in &all {
-            let wechat_id = official_account.wechat_id();
+        for (wechat_id, official_account) in &known.accounts {
             self.metrics.official_account_commands_held(wechat_id, official_account.in_hand.commands());
             // Where a token is being fetched, what was shown last stands until it is there.
             if let Some(ends_at) = official_account.tokens.ends_at() {
@@ -103,7 +103,8 @@ impl OfficialAccounts {
             }
             paused.push(official_account.all_pauses().iter().map(|pause| pause.failure.reason).collect());
         }
-        self.metrics.official_accounts(all.len(), |reason| paused.iter().filter(|reasons| reasons.contains(&reason)).count());
+        let of_reason = |reason| paused.iter().filter(|reasons| reasons.contains(&reason)).count();
+        self.metrics.official_accounts(known.accounts.len(), of_reason);
     }
 
     /// Takes up another configuration. What has not changed keeps all that is known of it; calls under way end as they
