@@ -101,7 +101,7 @@ impl OfficialAccounts {
             if let Some(ends_at) = official_account.tokens.ends_at() {
                 self.metrics.token_expiry(wechat_id, ends_at.map_or(0, Timestamp::as_second));
             }
-            paused.push(official_account.all_pauses().iter().map(|pause| pause.failure.reason).collect());
+            paused.push(official_account.show_pauses());
         }
         let of_reason = |reason| paused.iter().filter(|reasons| reasons.contains(&reason)).count();
         self.metrics.official_accounts(known.accounts.len(), of_reason);

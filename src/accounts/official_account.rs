@@ -105,9 +105,19 @@ impl OfficialAccount {
         &self.configured.0.wechat_id
     }
 
-    /// Everything that is paused.
+    /// Every pause that operators are told of.
     pub fn all_pauses(&self) -> Vec<Pause> {
-        self.pauses().all().cloned().collect()
+        self.pauses().all().filter(|pause| pause.is_told()).cloned().collect()
+    }
+
+    /// Shows its pauses, and answers their reasons.
+    pub(super) fn show_pauses(&self) -> Vec<Reason> {
+        let (told, over): (Vec<Pause>, Vec<Pause>) = self.pauses().all().cloned().partition(Pause::is_told);
+        let told: Vec<Reason> = told.into_iter().map(|pause| pause.failure.reason).collect();
+        for reason in over.into_iter().map(|pause| pause.failure.reason) {
+            self.metrics.paused(self.wechat_id(), reason, told.contains(&reason));
+        }
+        told
     }
 
     /// The pause that holds this action back now.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::outcome::{Action, Failure, Scope};
+use crate::outcome::{Action, Failure, Reason, Scope};
 use crate::retry::Budget;
 
 /// Calls of some kind are not made for a while.
@@ -56,6 +56,13 @@ impl Pause {
     /// Whether a call is under way to find out whether it is over.
     pub fn is_probed(&self) -> bool {
         self.probed_by.is_some()
+    }
+
+    /// Whether operators are told of it. A quota returns by the clock; of anything else only a call tells that it is over,
+    /// however long none is made.
+    pub fn is_told(&self) -> bool {
+        let returns = matches!(self.failure.reason, Reason::MinuteQuota | Reason::DayQuota);
+        !returns || self.until > Instant::now()
     }
 }
 
@@ -207,7 +214,6 @@ fn slot(scope: Scope) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Reason;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -276,6 +282,17 @@ mod tests {
         let since = pauses.of(Action::Add).unwrap().since;
         assert_eq!(pauses.pause(Scope::Adds, 2 * MINUTE, &failure()).1, since);
         assert_eq!(pauses.of(Action::Add).unwrap().since, since);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_is_told_until_it_returns_and_anything_else_until_a_call_tells_otherwise() {
+        let mut pauses = pauses();
+        pauses.pause(Scope::Adds, MINUTE, &failure());
+        pauses.pause(Scope::OfficialAccount, MINUTE, &Failure::new(Reason::Misconfigured, "wrong secret"));
+        let told = |pauses: &Pauses| pauses.all().filter(|pause| pause.is_told()).map(|pause| pause.scope).collect::<Vec<_>>();
+        assert_eq!(told(&pauses), [Scope::OfficialAccount, Scope::Adds]);
+        tokio::time::advance(10 * MINUTE).await;
+        assert_eq!(told(&pauses), [Scope::OfficialAccount]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,139 @@
+//! The alerts that operators load into Prometheus: they are sound, each fires and keeps silent when it should, and has its runbook.
+
+mod cases;
+mod rules;
+mod runbooks;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use kf_worker::metrics::Metrics;
+use kf_worker::outcome::Reason;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::support::prometheus::Prometheus;
+
+/// An alerting rule, as a real Prometheus has read it.
+#[derive(Clone)]
+struct Rule {
+    alert: String,
+    expression: String,
+    /// How long it must hold before it fires, in seconds.
+    hold: f64,
+    labels: Value,
+    annotations: Value,
+}
+
+impl Rule {
+    fn read(told: &Value) -> Self {
+        Self {
+            alert: told["name"].as_str().expect("a rule has a name").to_owned(),
+            expression: told["query"].as_str().expect("a rule has an expression").to_owned(),
+            hold: told["duration"].as_f64().expect("an alert has a duration"),
+            labels: told["labels"].clone(),
+            annotations: told["annotations"].clone(),
+        }
+    }
+
+    fn annotation(&self, name: &str) -> &str {
+        self.annotations[name].as_str().unwrap_or_default()
+    }
+
+    /// The name of its runbook and of its cases, as its address ends.
+    fn page(&self) -> &str {
+        let file = self.annotation("runbook_url").rsplit('/').next().unwrap_or_default();
+        file.strip_suffix(".md").unwrap_or_else(|| panic!("{}: its runbook_url ends in no page", self.alert))
+    }
+
+    /// What tells it from others of its alert.
+    fn name(&self) -> String {
+        format!("{} {}", self.alert, self.labels)
+    }
+}
+
+/// The folder of the rules.
+fn folder() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "dashboards", "alerts"].iter().collect()
+}
+
+fn file() -> PathBuf {
+    folder().join("kf-worker.rules.yml")
+}
+
+/// A server that scrapes nothing.
+fn prometheus(rules: &[PathBuf]) -> Prometheus {
+    // Whatever speaks HTTP needs a provider of cryptography; a test that came before may have named it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Prometheus::start(&[], rules)
+}
+
+/// Every rule; Prometheus is asked once, since it reads the file better than any test could.
+async fn all() -> &'static [Rule] {
+    static RULES: OnceCell<Vec<Rule>> = OnceCell::const_new();
+    let ask = async || {
+        let rules: Vec<Rule> = prometheus(&[file()]).alerts().await.iter().map(Rule::read).collect();
+        assert!(!rules.is_empty(), "the file has rules");
+        rules
+    };
+    RULES.get_or_init(ask).await
+}
+
+/// Runs promtool; its complaints where it has any.
+fn promtool(arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("promtool").args(arguments).output();
+    let output = output.expect("these tests need promtool: run `make test`, which installs it with Prometheus");
+    let told = || [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
+    if output.status.success() { Ok(()) } else { Err(told()) }
+}
+
+/// Every name in a text that begins with `kf_`.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("kf_")).collect()
+}
+
+/// Every name that the worker's metrics have in Prometheus.
+fn known_metrics() -> BTreeSet<String> {
+    let names = Metrics::ALL.iter().flat_map(|entry| match entry.kind {
+        "histogram" => ["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", entry.name)).to_vec(),
+        _ => vec![entry.name.to_owned()],
+    });
+    names.collect()
+}
+
+#[track_caller]
+fn assert_known_metrics(place: &str, text: &str) {
+    let known = known_metrics();
+    let unknown: Vec<&str> = metrics_in(text).into_iter().filter(|name| !known.contains(*name)).collect();
+    assert!(unknown.is_empty(), "{place}: the worker has no {unknown:?}");
+}
+
+/// The words that conditions on labels name: `reason`, `a` and `reason`, `b` for `reason=~"a|b"`.
+fn conditions(expression: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut rest = expression;
+    while let Some(at) = rest.find("=\"").or_else(|| rest.find("~\"")) {
+        let at = rest.find("~\"").map_or(at, |other| at.min(other));
+        let label = rest[..at].trim_end_matches(['=', '!', '~']).rsplit(['{', ',', ' ']).next().unwrap_or_default();
+        let value = &rest[at + 2..];
+        let end = value.find('"').expect("a text ends");
+        found.extend(value[..end].split('|').map(|word| (label, word)));
+        rest = &value[end + 1..];
+    }
+    found
+}
+
+#[test]
+fn conditions_on_labels_are_read_in_every_form() {
+    let text = r#"sum(a_total{x="1",y=~"2|3"}) / b{z!="4"} > c{w!~"5"}"#;
+    assert_eq!(conditions(text), [("x", "1"), ("y", "2"), ("y", "3"), ("z", "4"), ("w", "5")]);
+}
+
+#[test]
+fn the_reasons_for_which_wechat_counts_as_silent_are_those_that_pass() {
+    let passing: Vec<&str> = Reason::PAUSING.iter().filter(|reason| reason.is_passing()).map(|reason| reason.as_str()).collect();
+    let text = std::fs::read_to_string(file()).expect("the rules can be read");
+    assert!(text.contains(&format!("reason=~\"{}\"", passing.join("|"))), "{passing:?}");
+}

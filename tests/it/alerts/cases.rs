@@ -1,0 +1,107 @@
+//! The cases of `promtool test rules`: they hold, and for each rule one of them fails where it never fires, always fires, or doesn't wait.
+
+use std::fs;
+
+use serde_json::json;
+use tokio::task::block_in_place;
+
+use super::{Rule, all, folder, promtool};
+
+/// How a rule is broken.
+#[derive(Clone, Copy)]
+enum Break {
+    /// It fires in no case: only a case in which it should fire can notice.
+    Never,
+    /// It fires wherever it doesn't anyway: only a case in which it should be silent can notice.
+    Always,
+    /// It fires without waiting: only a case just before can notice.
+    AtOnce,
+}
+
+impl Break {
+    fn apply(self, rule: &mut Rule) {
+        match self {
+            Self::Never => rule.expression = format!("({}) and on () (vector(1) == 0)", rule.expression),
+            Self::Always => rule.expression = format!("({}) or on () vector(1)", rule.expression),
+            Self::AtOnce => rule.hold = 0.0,
+        }
+    }
+}
+
+/// Whether the cases of an alert hold with these rules in place of its own.
+fn hold_with(rules: &[Rule]) -> Result<(), String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let page = rules[0].page();
+    let rules = rules.iter().map(|rule| {
+        json!({
+            "alert": rule.alert, "expr": rule.expression, "for": format!("{}s", rule.hold),
+            "labels": rule.labels, "annotations": rule.annotations,
+        })
+    });
+    // JSON is YAML too.
+    let file = json!({"groups": [{"name": "one", "rules": rules.collect::<Vec<_>>()}]});
+    fs::write(folder.path().join("kf-worker.rules.yml"), file.to_string()).expect("a file can be written");
+    let cases = format!("{page}.test.yml");
+    let copy = folder.path().join("tests").join(&cases);
+    fs::create_dir(folder.path().join("tests")).expect("a folder can be made");
+    fs::copy(super::folder().join("tests").join(cases), &copy).expect("each alert has its cases");
+    promtool(&["test", "rules", copy.to_str().expect("the path is text")])
+}
+
+/// Breaks every rule in turn.
+async fn each_is_noticed(how: Break, breakable: impl Fn(&Rule) -> bool) {
+    let all = all().await;
+    let mut unnoticed = Vec::new();
+    for (broken, rule) in all.iter().enumerate().filter(|(_, rule)| breakable(rule)) {
+        let siblings = all.iter().enumerate().filter(|(_, other)| other.alert == rule.alert);
+        let rules = siblings.map(|(number, other)| {
+            let mut other = other.clone();
+            if number == broken {
+                how.apply(&mut other);
+            }
+            other
+        });
+        let rules: Vec<Rule> = rules.collect();
+        if block_in_place(|| hold_with(&rules)).is_ok() {
+            unnoticed.push(rule.name());
+        }
+    }
+    assert!(unnoticed.is_empty(), "no case notices that these rules are broken: {unnoticed:#?}");
+}
+
+#[test]
+fn every_case_holds() {
+    let entries = fs::read_dir(folder().join("tests")).expect("there are cases");
+    let files = entries.map(|entry| entry.expect("a folder can be read").path().to_string_lossy().into_owned());
+    let files: Vec<String> = files.collect();
+    let mut arguments = vec!["test", "rules"];
+    arguments.extend(files.iter().map(String::as_str));
+    promtool(&arguments).unwrap_or_else(|complaints| panic!("{complaints}"));
+}
+
+/// Without this a broken rule might be noticed only since it was written down otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cases_of_each_alert_hold_with_its_rules_alone_as_prometheus_tells_them() {
+    let all = all().await;
+    let mut alerts: Vec<&str> = all.iter().map(|rule| rule.alert.as_str()).collect();
+    alerts.dedup();
+    for alert in alerts {
+        let rules: Vec<Rule> = all.iter().filter(|rule| rule.alert == alert).cloned().collect();
+        block_in_place(|| hold_with(&rules)).unwrap_or_else(|complaints| panic!("{complaints}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rule_has_a_case_in_which_it_fires() {
+    each_is_noticed(Break::Never, |_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rule_has_a_case_in_which_it_is_silent() {
+    each_is_noticed(Break::Always, |_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rule_that_waits_has_a_case_just_before_it_fires() {
+    each_is_noticed(Break::AtOnce, |rule| rule.hold > 0.0).await;
+}
