@@ -177,7 +177,11 @@ fn read_admin(reader: &mut Reader) -> admin::Settings {
         reader.fault("admin.listen", "is not an address and a port such as 127.0.0.1:9464");
         default
     });
-    admin::Settings { listen }
+    let hosts = reader.list("admin.hosts", &[]);
+    if let Some(wrong) = hosts.iter().find(|host| !admin::is_host_name(host)) {
+        reader.fault("admin.hosts", format!("`{wrong}` is not a host name such as kf-worker.example.com, without scheme and port"));
+    }
+    admin::Settings { listen, hosts }
 }
 
 fn read_rules(reader: &mut Reader) -> Rules {

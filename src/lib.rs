@@ -85,12 +85,14 @@ use accounts::OfficialAccounts;
 use calls::Calls;
 use config::Config;
 use lanes::Lanes;
-use ledger::Ledger;
+use ledger::{Census, Ledger, Recall};
 use metrics::Metrics;
 use readiness::Readiness;
 use wechat::WeChat;
 use worker::Worker;
 
+/// How often the ledger is looked over for the metrics.
+const CENSUS: Duration = Duration::from_secs(30);
 /// How often outcomes past their retention are looked for.
 const PRUNING: Duration = Duration::from_secs(3_600);
 
@@ -124,9 +126,16 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     // It answers while draining, and ends with this function.
     let ended = CancellationToken::new();
     let _ends_here = ended.clone().drop_guard();
-    let shown = admin::Shown { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), accounts: Arc::clone(&accounts) };
-    admin::serve(config.admin, shown, ended).await?;
+    let recall = Arc::new(Recall::new(config.ledger.place.clone()));
+    let shown = admin::Shown {
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+        accounts: Arc::clone(&accounts),
+        recall: Arc::clone(&recall),
+    };
+    admin::serve(config.admin.clone(), shown, ended).await?;
     let Some(ledger) = open_ledger(&config.ledger, &metrics, &readiness, &shutdown).await? else { return Ok(()) };
+    tokio::spawn(take_census(recall, Arc::clone(&metrics)));
     accounts.restore(ledger.pauses().await?);
     tokio::spawn(prune(ledger.clone()));
     tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
@@ -210,6 +219,23 @@ async fn take_changes(accounts: Arc<OfficialAccounts>, ledger: Ledger, mut chang
         }
         let in_all = settings.official_accounts.len();
         tracing::info!(added, changed, removed, in_all, "the Official Accounts were read again; anything else needs a restart");
+    }
+}
+
+/// Shows now and then how much the ledger has still to do, and how large it is.
+async fn take_census(recall: Arc<Recall>, metrics: Arc<Metrics>) {
+    loop {
+        match recall.census().await {
+            Ok(Census { unfinished, oldest_received_at, size_bytes }) => {
+                let oldest = oldest_received_at.map_or(0, jiff::Timestamp::as_second);
+                metrics.ledger_unfinished.set(unfinished.try_into().unwrap_or(i64::MAX));
+                metrics.ledger_oldest_unfinished.set(oldest);
+                metrics.ledger_size.set(size_bytes.try_into().unwrap_or(i64::MAX));
+            }
+            // Whoever needs the ledger for more than this tells of it.
+            Err(error) => tracing::debug!(error, "the ledger can't be looked over"),
+        }
+        tokio::time::sleep(CENSUS).await;
     }
 }
 

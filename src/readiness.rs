@@ -1,16 +1,20 @@
 //! Whether the worker can do its work now, and if not, why not: what `/readyz` answers.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::metrics::NotReady;
 
 /// The parts that must be well, each set by its owner.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Readiness {
     state: Mutex<State>,
+    /// Until something changes it has not been ready since then.
+    made_at: Timestamp,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +28,24 @@ struct State {
     ledger_trouble: Option<String>,
     /// When the loop that takes commands last came round, while there is one.
     round: Option<Instant>,
+    /// Why the worker is not ready, and since when; nothing before the first change.
+    told: Option<(NotReady, Timestamp)>,
+}
+
+/// Why the worker is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhyNot {
+    pub reason: NotReady,
+    /// The same in a sentence.
+    pub sentence: String,
+    /// Since when it is not ready for this reason.
+    pub since: Timestamp,
+}
+
+impl fmt::Display for WhyNot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.reason.as_str(), self.sentence)
+    }
 }
 
 /// The loop that takes commands comes round every second; after this long without it something is stuck for good.
@@ -73,28 +95,47 @@ impl Readiness {
         self.change(|state| state.ledger_trouble = trouble);
     }
 
-    /// Nothing where all is well, else the reason, in a word and a sentence.
-    pub fn why_not(&self) -> Option<(NotReady, String)> {
+    /// Nothing where all is well, else why not.
+    pub fn why_not(&self) -> Option<WhyNot> {
         let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (reason, sentence) = if state.draining {
-            (NotReady::Draining, "the worker is shutting down")
-        } else if let Some(trouble) = &state.ledger_trouble {
-            (NotReady::Ledger, trouble.as_str())
-        } else if let Some(trouble) = &state.broker_trouble {
-            (NotReady::Disconnected, trouble.as_str())
-        } else if !state.consuming {
-            (NotReady::Starting, "not consuming yet")
-        } else if state.blocked {
-            (NotReady::Blocked, "the broker takes no messages from us; look for its memory or disk alarm")
-        } else {
-            return None;
-        };
-        Some((reason, sentence.to_owned()))
+        let (reason, sentence) = state.trouble()?;
+        let since = state.told.map_or(self.made_at, |(_, since)| since);
+        Some(WhyNot { reason, sentence: sentence.to_owned(), since })
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         // A thread that panicked while it held the lock has left plain flags, which are as good as before.
-        change(&mut self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(&mut state);
+        let reason = state.trouble().map(|(reason, _)| reason);
+        if reason != state.told.map(|(reason, _)| reason) {
+            state.told = reason.map(|reason| (reason, Timestamp::now()));
+        }
+    }
+}
+
+impl State {
+    /// The most telling reason not to be ready, in a word and a sentence.
+    fn trouble(&self) -> Option<(NotReady, &str)> {
+        if self.draining {
+            Some((NotReady::Draining, "the worker is shutting down"))
+        } else if let Some(trouble) = &self.ledger_trouble {
+            Some((NotReady::Ledger, trouble))
+        } else if let Some(trouble) = &self.broker_trouble {
+            Some((NotReady::Disconnected, trouble))
+        } else if !self.consuming {
+            Some((NotReady::Starting, "not consuming yet"))
+        } else if self.blocked {
+            Some((NotReady::Blocked, "the broker takes no messages from us; look for its memory or disk alarm"))
+        } else {
+            None
+        }
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self { state: Mutex::default(), made_at: Timestamp::now() }
     }
 }
 
@@ -119,16 +160,20 @@ mod tests {
     #[test]
     fn the_most_telling_reason_comes_first() {
         let readiness = Readiness::default();
-        let reason = || readiness.why_not().map(|(reason, _)| reason);
+        let reason = || readiness.why_not().map(|why_not| why_not.reason);
         assert_eq!(reason(), Some(NotReady::Starting));
         readiness.broker_trouble("connection refused".to_owned());
-        assert_eq!(readiness.why_not(), Some((NotReady::Disconnected, "connection refused".to_owned())));
+        assert_eq!(readiness.why_not().unwrap().to_string(), "disconnected: connection refused");
+        let since = readiness.why_not().unwrap().since;
+        readiness.broker_trouble("timed out".to_owned());
+        assert_eq!(readiness.why_not().unwrap().since, since, "it is the same trouble, in other words");
         readiness.consuming(true);
         assert_eq!(reason(), None);
         readiness.blocked(true);
         assert_eq!(reason(), Some(NotReady::Blocked));
         readiness.ledger_trouble(Some("disk full".to_owned()));
-        assert_eq!(readiness.why_not(), Some((NotReady::Ledger, "disk full".to_owned())));
+        assert_eq!(readiness.why_not().unwrap().to_string(), "ledger: disk full");
+        assert!(readiness.why_not().unwrap().since > since);
         readiness.draining();
         assert_eq!(reason(), Some(NotReady::Draining));
     }

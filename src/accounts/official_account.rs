@@ -33,6 +33,8 @@ pub struct OfficialAccount {
     /// Its commands in hand and its calls in flight.
     pub in_hand: Arc<InHand>,
     credentials: Mutex<Credentials>,
+    /// How many kf accounts WeChat listed last.
+    listed: Mutex<Option<usize>>,
     /// It is configured no more, or otherwise.
     forgotten: AtomicBool,
     metrics: Arc<Metrics>,
@@ -79,6 +81,7 @@ impl OfficialAccount {
             news: Notify::new(),
             in_hand: Arc::default(),
             credentials: Mutex::new(Credentials::Unchecked),
+            listed: Mutex::new(None),
             forgotten: AtomicBool::new(false),
             metrics,
         }
@@ -235,12 +238,18 @@ impl OfficialAccount {
     /// Remembers what WeChat's list said of the credentials, and how many kf accounts there are.
     pub fn learn(&self, snapshot: &Snapshot) -> Credentials {
         self.metrics.kf_accounts(self.wechat_id(), snapshot.used);
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.used);
         let credentials = match snapshot.stranger(self.wechat_id()) {
             Some(_) => Credentials::Mistaken,
             None => Credentials::Believed,
         };
         self.believe(credentials);
         credentials
+    }
+
+    /// How many kf accounts WeChat listed last, where it was asked.
+    pub fn listed(&self) -> Option<usize> {
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Believes this of the credentials from now on.

@@ -30,8 +30,9 @@ pub fn show(config: &Config, command_id: &str, json: bool) -> Exit {
                 super::print(format_args!("{reason}: {}", conclusion.detail));
             }
         }
-        Ok(Lookup::Unfinished) => {
-            super::tell(format_args!("the command `{command_id}` was accepted and is not finished yet"));
+        Ok(Lookup::Unfinished(unfinished)) => {
+            let why = unfinished.trouble.map(|(reason, since)| format!("; it waits since {since:.0}: {reason}")).unwrap_or_default();
+            super::tell(format_args!("the command `{command_id}` was accepted and is not finished yet{why}"));
             return Exit::Failed;
         }
         Ok(Lookup::Unknown) => {

@@ -46,7 +46,7 @@ fn the_example_is_complete_and_holds_the_defaults() {
     assert_eq!(format!("{:?}", example.retry), format!("{:?}", least.retry));
     assert_eq!(format!("{:?}", example.ledger), format!("{:?}", least.ledger));
     assert_eq!(example.wechat.base_urls, least.wechat.base_urls);
-    assert_eq!(example.admin.listen, least.admin.listen);
+    assert_eq!((example.admin.listen, example.admin.hosts), (least.admin.listen, least.admin.hosts));
     assert!(example.rules.0.is_empty());
 }
 
@@ -61,6 +61,15 @@ fn every_commented_line_of_the_example_is_a_key_that_is_known() {
         Ok(config) => assert!(!config.rules.0.is_empty() && !config.accounts.platforms.is_empty()),
         Err(faults) => panic!("{faults}"),
     }
+}
+
+#[test]
+fn the_admin_ports_hosts_are_names_alone() {
+    let text = format!("{LEAST}[admin]\nhosts = [\"kf.example.com\", \"kf\"]\n");
+    assert_eq!(load_text(&text, &[]).unwrap_or_else(|faults| panic!("{faults}")).admin.hosts, ["kf.example.com", "kf"]);
+    let faults = faults(LEAST, &[("KF_ADMIN__HOSTS", "kf, https://kf:9464")]);
+    assert_eq!(faults[0].key, "admin.hosts");
+    assert!(faults[0].what.contains("`https://kf:9464` is not a host name"), "{}", faults[0].what);
 }
 
 #[test]

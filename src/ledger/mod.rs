@@ -35,6 +35,7 @@ mod moving;
 mod order;
 mod postgres;
 mod reader;
+mod recall;
 mod record;
 mod request;
 mod sheet;
@@ -50,7 +51,8 @@ pub use error::{LedgerError, OpenError};
 pub use handle::Ledger;
 pub use moving::{Counts, MoveError, abandon, migrate};
 pub use postgres::PostgresUrl;
-pub use reader::{Lookup, Reader};
+pub use reader::{Census, Lookup, Reader, Stage, Unfinished};
+pub use recall::Recall;
 
 use crate::command::{Command, Refused};
 use crate::event::Conclusion;

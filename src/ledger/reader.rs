@@ -1,7 +1,11 @@
 //! Reading a ledger beside the workers that write it.
 
-use super::record::CommandRecord;
+use jiff::Timestamp;
+
+use super::order::State;
+use super::record::{CommandRecord, Stored};
 use super::{Finished, LedgerError, OpenError, Place, StoredToken, Wanted, postgres, sqlite};
+use crate::outcome::{Action, Answer, Reason};
 
 /// A ledger that is only read.
 pub enum Reader {
@@ -13,8 +17,49 @@ pub enum Reader {
 #[derive(Debug)]
 pub enum Lookup {
     Unknown,
-    Unfinished,
+    Unfinished(Box<Unfinished>),
     Finished(Box<Finished>),
+}
+
+/// What is known of a command without an outcome.
+#[derive(Debug)]
+pub struct Unfinished {
+    pub action: Option<Action>,
+    pub kf_account: Option<String>,
+    pub stage: Stage,
+    /// What it waited for last, and since when.
+    pub trouble: Option<(Reason, Timestamp)>,
+    /// WeChat's latest answer.
+    pub answer: Option<Answer>,
+    /// Calls to WeChat begun.
+    pub attempts: u32,
+    pub received_at: Timestamp,
+    /// When its message was seen last.
+    pub seen_at: Timestamp,
+}
+
+/// Where an unfinished command stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Accepted, not begun.
+    Accepted,
+    /// A call is in flight.
+    Calling,
+    /// Between attempts, in process or put off.
+    Waiting,
+    /// Its worker died during a call.
+    Abandoned,
+}
+
+/// How much a ledger has still to do, and how large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Census {
+    /// Accepted commands without an outcome.
+    pub unfinished: u64,
+    /// When the one of them that was accepted first was received.
+    pub oldest_received_at: Option<Timestamp>,
+    /// SQLite's file with its write-ahead log; the tables of PostgreSQL with their indexes.
+    pub size_bytes: u64,
 }
 
 impl Reader {
@@ -51,19 +96,55 @@ impl Reader {
         }
     }
 
-    /// The outcome of a command, where it has one.
+    /// How far a command has come.
     ///
     /// # Errors
     /// Where the ledger can't be read.
     pub async fn find(&self, command_id: &str) -> Result<Lookup, LedgerError> {
-        let found = match self {
+        let record = match self {
             Self::Sqlite(reader) => reader.find(command_id)?,
             Self::Postgres(reader) => reader.find(command_id).await?,
         };
-        Ok(match found.as_ref().map(CommandRecord::finished) {
-            None => Lookup::Unknown,
-            Some(None) => Lookup::Unfinished,
-            Some(Some(finished)) => Lookup::Finished(Box::new(finished)),
-        })
+        Ok(record.map_or(Lookup::Unknown, Lookup::of))
+    }
+
+    /// The outcomes that were reached last, the newest first, so many at most.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn latest(&self, most: usize) -> Result<Vec<Finished>, LedgerError> {
+        let latest = match self {
+            Self::Sqlite(reader) => reader.latest(most)?,
+            Self::Postgres(reader) => reader.latest(most).await?,
+        };
+        Ok(latest.iter().filter_map(CommandRecord::finished).collect())
+    }
+
+    /// How much is still to be done, and how large the ledger is. Cheap enough to be asked every few seconds.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn census(&self) -> Result<Census, LedgerError> {
+        match self {
+            Self::Sqlite(reader) => reader.census(),
+            Self::Postgres(reader) => reader.census().await,
+        }
+    }
+}
+
+impl Lookup {
+    fn of(record: CommandRecord) -> Self {
+        if let Some(finished) = record.finished() {
+            return Self::Finished(Box::new(finished));
+        }
+        let CommandRecord { action, kf_account, trouble, answer, attempts, received_at, seen_at, .. } = record;
+        let stage = match record.state {
+            Stored::Unfinished(State::Running) => Stage::Calling,
+            Stored::Unfinished(State::Waiting) => Stage::Waiting,
+            Stored::Unfinished(State::Abandoned) => Stage::Abandoned,
+            // A finished one has an outcome, so that it did not come here.
+            Stored::Unfinished(State::Accepted) | Stored::Finished => Stage::Accepted,
+        };
+        Self::Unfinished(Box::new(Unfinished { action, kf_account, stage, trouble, answer, attempts, received_at, seen_at }))
     }
 }

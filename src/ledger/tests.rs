@@ -130,6 +130,7 @@ mod calls;
 mod fleet;
 mod memory;
 mod order;
+mod reading;
 mod sqlite_file;
 
 fn metrics() -> Arc<Metrics> {

@@ -232,6 +232,11 @@ impl Metrics {
         Counted::new(&self.calls_in_flight)
     }
 
+    /// Calls in flight at WeChat.
+    pub fn in_flight(&self) -> i64 {
+        self.calls_in_flight.get()
+    }
+
     /// Messages taken and not yet acknowledged.
     pub fn held(&self) -> i64 {
         self.commands_held.get()

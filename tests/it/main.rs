@@ -26,5 +26,6 @@ mod reading_back;
 mod reload;
 mod results;
 mod shutdown;
+mod status_page;
 mod token_sources;
 mod topology;

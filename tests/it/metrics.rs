@@ -215,3 +215,23 @@ async fn an_event_that_no_queue_takes_is_counted_as_returned() {
     scrape.assert("kf_events_total{result=\"returned\"}", 1);
     scrape.assert("kf_events_total{result=\"confirmed\"}", 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_has_still_to_do_is_shown_from_the_start() {
+    let mut stage = Stage::new().await;
+    let mut worker = stage.worker().await;
+    let mut held = stage.wechat.hold(Endpoint::Add, "anna@test");
+    stage.send(&add("anna", "anna@test", "安娜")).await;
+    held.arrived().await;
+    worker.kill().await;
+    // Its successor waits for the claim of the dead one to run out, and has one command to do meanwhile.
+    let mut again = stage.wechat.hold(Endpoint::Add, "anna@test");
+    worker.restart().await;
+    eventually("the ledger was looked over", async || worker.metric("kf_ledger_size_bytes").await.filter(|bytes| *bytes > 0.0)).await;
+    let scrape = Scrape::of(&worker).await;
+    scrape.assert("kf_ledger_unfinished_commands", 1);
+    assert!(scrape.value("kf_ledger_oldest_unfinished_timestamp_seconds") > 1e9);
+    again.arrived().await;
+    again.release();
+    stage.events.of("anna").await.assert_succeeded("unknown");
+}

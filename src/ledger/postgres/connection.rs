@@ -18,8 +18,8 @@ use super::url::{PostgresUrl, Tls};
 
 /// Everything that is asked of the database is answered within this time, or its connection is given up.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// Counting and copying a large ledger takes its time.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+/// Counting and copying a large ledger, or making another index, takes its time.
+pub const PATIENCE: Duration = Duration::from_secs(3_600);
 /// A transaction ends within this time at most, so that a worker that is stopped in the middle of one holds up nobody
 /// for longer: the server ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@
 
 mod connection;
 mod memory;
+mod reader;
 mod rows;
 mod schema;
 mod target;
@@ -18,14 +19,15 @@ use tokio_postgres::error::SqlState;
 #[cfg(test)]
 pub use connection::begin_statement;
 pub use connection::{OpenError, Trouble};
+pub use reader::Reader;
 pub use target::Target;
 pub use url::PostgresUrl;
 
-use super::record::{CommandRecord, Holder};
+use super::record::Holder;
 use super::request::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of, part};
 use super::sheet::{Keys, Sheet, Terms};
-use super::{LedgerError, Settings, StoredToken, Wanted};
-use connection::{Connection, TIME_LIMIT};
+use super::{LedgerError, Settings};
+use connection::{Connection, PATIENCE, TIME_LIMIT};
 use schema::Form;
 
 /// How often a transaction is tried that another worker's got in the way of.
@@ -82,11 +84,14 @@ async fn bring_to_form(connection: &mut Connection) -> Result<(), OpenError> {
 
 async fn migrate(connection: &mut Connection) -> Result<Form, Trouble> {
     let limit = connection.limit();
-    let migrating = schema::migrate(connection.client().await?);
-    let migrated = match tokio::time::timeout(2 * limit, migrating).await {
-        Ok(migrated) => migrated.map_err(Trouble::Failed),
-        Err(_) => Err(Trouble::Silent),
+    let client = connection.client().await?;
+    let migrated = async {
+        let found = tokio::time::timeout(limit, schema::begin(client)).await.map_err(|_| Trouble::Silent)?.map_err(Trouble::Failed)?;
+        // A new index on a large ledger takes its time; the tables of a new one do not.
+        let limit = if (1..schema::known()).contains(&found) { PATIENCE } else { limit };
+        tokio::time::timeout(limit, schema::migrate(client, found)).await.map_err(|_| Trouble::Silent)?.map_err(Trouble::Failed)
     };
+    let migrated = migrated.await;
     if migrated.is_err() {
         // Its transaction is still open.
         connection.give_up();
@@ -209,40 +214,5 @@ impl Clerk {
             Errand::Attend(reply) => drop(reply.send(memory::attend(connection, holder).await)),
             Errand::Leave(reply) => drop(reply.send(memory::leave(connection, holder).await)),
         }
-    }
-}
-
-/// Reads a ledger beside the workers that write it.
-pub struct Reader {
-    /// One question at a time.
-    connection: tokio::sync::Mutex<Connection>,
-}
-
-impl Reader {
-    /// Connects and sees that there is a ledger.
-    pub async fn open(url: &PostgresUrl) -> Result<Self, OpenError> {
-        let mut connection = Connection::new(url.clone());
-        let unusable = |trouble| OpenError::Unusable(url.clone(), trouble);
-        let client = connection.client().await.map_err(unusable)?;
-        let version = tokio::time::timeout(TIME_LIMIT, schema::version(client)).await.map_err(|_| unusable(Trouble::Silent))?;
-        match version.map_err(|error| unusable(Trouble::Failed(error)))? {
-            None => Err(OpenError::Missing(url.clone())),
-            Some(found) if found > schema::known() => Err(OpenError::Newer { place: url.clone(), found, known: schema::known() }),
-            Some(_) => Ok(Self { connection: connection.into() }),
-        }
-    }
-
-    pub async fn wanted(&self, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
-        memory::wanted(&mut *self.connection.lock().await, wechat_id).await
-    }
-
-    pub async fn token(&self, owner: &str) -> Result<Option<StoredToken>, LedgerError> {
-        memory::token(&mut *self.connection.lock().await, owner).await
-    }
-
-    /// What is known of a command id.
-    pub async fn find(&self, command_id: &str) -> Result<Option<CommandRecord>, LedgerError> {
-        let mut connection = self.connection.lock().await;
-        rows::find(&mut connection, command_id).await
     }
 }

@@ -84,6 +84,13 @@ pub async fn find(connection: &mut Connection, command_id: &str) -> Result<Optio
     rows.first().map(read_command).transpose()
 }
 
+/// The commands that were finished last, the newest first.
+pub async fn latest(connection: &mut Connection, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
+    let newest = format!("SELECT {COMMAND} FROM kf_worker.command WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT $1");
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    connection.query(&newest, &[(&most, Type::INT8)]).await?.iter().map(read_command).collect()
+}
+
 /// Writes back what has changed and commits: one round trip.
 pub async fn store_and_commit(client: &Client, sheet: &Sheet) -> Result<(), Error> {
     let stored = async {

@@ -6,7 +6,8 @@ use tokio_postgres::types::Type;
 use super::connection::begin_statement;
 
 /// Every step in order; a step that was released is never changed.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     -- One row for each command id, kept for `ledger.retention` after its outcome.
     CREATE TABLE kf_worker.command (
         position        bigint PRIMARY KEY,                -- the order of acceptance, for good
@@ -95,7 +96,13 @@ const STEPS: [&str; 1] = ["
         joined_at       timestamptz NOT NULL,
         seen_at         timestamptz NOT NULL
     );
-"];
+",
+    "
+    -- The latest outcomes, for whoever looks at a worker. A large ledger takes its time.
+    SET LOCAL statement_timeout = 0;
+    CREATE INDEX latest_outcomes ON kf_worker.command (finished_at) WHERE finished_at IS NOT NULL;
+",
+];
 
 /// A number that only this program locks, made from its name.
 const LOCK: i64 = 0x6b66_2d77_6f72_6b65;
@@ -111,24 +118,28 @@ pub fn known() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX)
 }
 
-/// Takes the missing steps, all in one transaction. Several workers may do this at once: the lock lets one go first and
-/// ends with the transaction, so that it works through a pooling proxy too. (The migration libraries lock for a whole
-/// session or not at all.)
-pub async fn migrate(client: &Client) -> Result<Form, tokio_postgres::Error> {
+/// Begins the transaction in which the missing steps are taken, and answers which form the ledger has: 0 where there is none.
+/// Several workers may do this at once: the lock lets one go first and ends with the transaction, so that it works through a
+/// pooling proxy too. (The migration libraries lock for a whole session or not at all.)
+///
+/// Nothing may be asked about the tables before the lock is held: the server would remember that they were not there.
+pub async fn begin(client: &Client) -> Result<i32, tokio_postgres::Error> {
     client.batch_execute(&format!("{}; SELECT pg_advisory_xact_lock({LOCK})", begin_statement())).await?;
-    let found = match version(client).await? {
-        Some(found) => found,
-        None => {
-            // Even where it is there, `IF NOT EXISTS` asks for the right to make one.
-            let missing = client.query_typed("SELECT to_regnamespace('kf_worker') IS NULL", &[]).await?;
-            if missing.first().is_some_and(|row| row.get(0)) {
-                client.batch_execute("CREATE SCHEMA kf_worker").await?;
-            }
-            let table = "CREATE TABLE kf_worker.version (version int NOT NULL); INSERT INTO kf_worker.version VALUES (0)";
-            client.batch_execute(table).await?;
-            0
-        }
-    };
+    if let Some(found) = version(client).await? {
+        return Ok(found);
+    }
+    // Even where it is there, `IF NOT EXISTS` asks for the right to make one.
+    let missing = client.query_typed("SELECT to_regnamespace('kf_worker') IS NULL", &[]).await?;
+    if missing.first().is_some_and(|row| row.get(0)) {
+        client.batch_execute("CREATE SCHEMA kf_worker").await?;
+    }
+    let table = "CREATE TABLE kf_worker.version (version int NOT NULL); INSERT INTO kf_worker.version VALUES (0)";
+    client.batch_execute(table).await?;
+    Ok(0)
+}
+
+/// Takes the steps from that form to today's, and commits.
+pub async fn migrate(client: &Client, found: i32) -> Result<Form, tokio_postgres::Error> {
     for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
         client.batch_execute(step).await?;
     }

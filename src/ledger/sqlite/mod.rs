@@ -1,6 +1,7 @@
 //! The ledger in one SQLite file: one thread writes, and everything that waits shares a transaction and an fsync.
 
 mod memory;
+mod reader;
 mod rows;
 mod schema;
 mod source;
@@ -11,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::mpsc;
 
+pub use reader::Reader;
 pub use source::{Moved, Source};
 
-use super::record::CommandRecord;
 use super::request::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of, part};
 use super::sheet::{Sheet, Terms};
-use super::{Attendance, FetchedToken, LedgerError, Settings, StoredToken, TokenTurn, Wanted};
+use super::{Attendance, FetchedToken, LedgerError, Settings, TokenTurn};
 use crate::event::now;
 
 /// How long SQLite waits for another program's lock (a backup, say) before a request fails.
@@ -84,44 +85,6 @@ impl Opened {
         let id = connection.query_row("SELECT ledger_id FROM identity", [], |row| row.get(0));
         let id = id.map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
         Ok(Self { connection, id, lock })
-    }
-}
-
-/// Reads a ledger beside the worker that writes it.
-pub struct Reader {
-    connection: Connection,
-}
-
-impl Reader {
-    /// Opens the file for reading only.
-    ///
-    /// # Errors
-    /// Where it isn't there or is no ledger.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let database = |source| OpenError::Database { path: path.to_owned(), source };
-        let connection = Connection::open_with_flags(path, flags).map_err(database)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(database)?;
-        // A file of an older version knows nothing of moves.
-        if let Ok(Moved::Done(_)) = Moved::read(&connection) {
-            return Err(OpenError::Moved(path.to_owned()));
-        }
-        Ok(Self { connection })
-    }
-
-    /// What every known account of an Official Account should be.
-    pub fn wanted(&self, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
-        memory::wanted(&self.connection, wechat_id)
-    }
-
-    /// The token that was kept for an owner.
-    pub fn token(&self, owner: &str) -> Result<Option<StoredToken>, LedgerError> {
-        memory::token(&self.connection, owner)
-    }
-
-    /// What is known of a command id.
-    pub fn find(&self, command_id: &str) -> Result<Option<CommandRecord>, LedgerError> {
-        Ok(rows::select(&self.connection, "command_id = ?1", [command_id])?.pop())
     }
 }
 

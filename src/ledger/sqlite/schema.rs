@@ -100,6 +100,12 @@ pub fn migrations() -> Migrations<'static> {
         ALTER TABLE identity ADD COLUMN moved TEXT;
         ",
         ),
+        M::up(
+            "
+        -- The latest outcomes, for whoever looks at the worker.
+        CREATE INDEX latest_outcomes ON command (finished_at) WHERE finished_at IS NOT NULL;
+        ",
+        ),
     ])
 }
 

@@ -32,7 +32,7 @@ async fn a_second_process_is_refused_and_a_reader_is_not() {
     assert!(matches!(Ledger::open(&fixture.settings(), metrics()).await, Err(OpenError::Sqlite(sqlite::OpenError::InUse(_)))));
     let first = ticket(&ledger, "+1").await;
     let reader = Reader::open(&fixture.settings().place).await.unwrap();
-    assert!(matches!(reader.find("1").await.unwrap(), Lookup::Unfinished));
+    assert!(matches!(reader.find("1").await.unwrap(), Lookup::Unfinished(_)));
     assert!(matches!(reader.find("2").await.unwrap(), Lookup::Unknown));
     finish(&ledger, "+1", first, Effect::Created).await;
     let Lookup::Finished(found) = reader.find("1").await.unwrap() else { panic!() };

@@ -1,0 +1,60 @@
+//! A ledger in a database, read beside the workers that write it.
+
+use super::connection::{Connection, TIME_LIMIT};
+use super::{OpenError, PostgresUrl, Trouble, memory, rows, schema};
+use crate::ledger::record::CommandRecord;
+use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
+
+/// Positions are given on receipt, so that the least one belongs to the oldest command.
+const CENSUS: &str = "SELECT count, (SELECT received_at FROM kf_worker.command WHERE position = first),
+      (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'kf_worker'::regnamespace)
+    FROM (SELECT count(*) AS count, min(position) AS first FROM kf_worker.command WHERE state <> 'finished') AS unfinished";
+
+/// Reads a ledger beside the workers that write it.
+pub struct Reader {
+    /// One question at a time.
+    connection: tokio::sync::Mutex<Connection>,
+}
+
+impl Reader {
+    /// Connects and sees that there is a ledger.
+    pub async fn open(url: &PostgresUrl) -> Result<Self, OpenError> {
+        let mut connection = Connection::new(url.clone());
+        let unusable = |trouble| OpenError::Unusable(url.clone(), trouble);
+        let client = connection.client().await.map_err(unusable)?;
+        let version = tokio::time::timeout(TIME_LIMIT, schema::version(client)).await.map_err(|_| unusable(Trouble::Silent))?;
+        match version.map_err(|error| unusable(Trouble::Failed(error)))? {
+            None => Err(OpenError::Missing(url.clone())),
+            Some(found) if found > schema::known() => Err(OpenError::Newer { place: url.clone(), found, known: schema::known() }),
+            Some(_) => Ok(Self { connection: connection.into() }),
+        }
+    }
+
+    pub async fn wanted(&self, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
+        memory::wanted(&mut *self.connection.lock().await, wechat_id).await
+    }
+
+    pub async fn token(&self, owner: &str) -> Result<Option<StoredToken>, LedgerError> {
+        memory::token(&mut *self.connection.lock().await, owner).await
+    }
+
+    /// What is known of a command id.
+    pub async fn find(&self, command_id: &str) -> Result<Option<CommandRecord>, LedgerError> {
+        let mut connection = self.connection.lock().await;
+        rows::find(&mut connection, command_id).await
+    }
+
+    /// The commands that were finished last, the newest first.
+    pub async fn latest(&self, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
+        let mut connection = self.connection.lock().await;
+        rows::latest(&mut connection, most).await
+    }
+
+    /// How much is unfinished, and how large the tables are.
+    pub async fn census(&self) -> Result<Census, LedgerError> {
+        let rows = self.connection.lock().await.query(CENSUS, &[]).await?;
+        let row = rows.first().ok_or(LedgerError::Unreadable("no census"))?;
+        let number = |index| rows::column::<i64>(row, index).map(|number| number.try_into().unwrap_or_default());
+        Ok(Census { unfinished: number(0)?, oldest_received_at: rows::column(row, 1)?, size_bytes: number(2)? })
+    }
+}

@@ -1,0 +1,115 @@
+//! What is read beside the workers that write: how far a command has come, the latest outcomes, and how much is unfinished.
+
+use super::*;
+
+for_every_database! {
+    a_command_is_told_of_by_how_far_it_has_come,
+    the_latest_outcomes_come_newest_first_and_so_many_at_most,
+    the_census_counts_what_is_unfinished_from_the_oldest_on,
+    a_ledger_of_an_older_form_gets_its_index_and_keeps_what_it_holds,
+}
+
+impl Fixture {
+    async fn reader(&self) -> Reader {
+        Reader::open(&self.settings().place).await.unwrap()
+    }
+
+    /// Takes it back to the form before the index on outcomes.
+    fn age(&self) {
+        match self {
+            Self::Sqlite(folder) => {
+                let connection = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
+                connection.execute_batch("DROP INDEX latest_outcomes; PRAGMA user_version = 3").unwrap();
+            }
+            Self::Postgres(database) => {
+                database.execute("DROP INDEX kf_worker.latest_outcomes; UPDATE kf_worker.version SET version = 1");
+            }
+        }
+    }
+}
+
+async fn unfinished(reader: &Reader, command_id: &str) -> Unfinished {
+    match reader.find(command_id).await.unwrap() {
+        Lookup::Unfinished(unfinished) => *unfinished,
+        other => panic!("{command_id}: {other:?}"),
+    }
+}
+
+/// Finishes a command at so many seconds after 1970.
+async fn finish_at(ledger: &Opened, text: &str, seconds: i64) {
+    let ticket = ticket(ledger, text).await;
+    begin(ledger, ticket).await;
+    let Arrived::Command(command) = arrived(&command(text)) else { panic!("{text}") };
+    let finished_at = Timestamp::from_second(seconds).unwrap();
+    let history = History { attempts: 1, received_at: ticket.received_at, finished_at };
+    let conclusion = conclude(&command.given, Identity::Generation(0), &Outcome::Succeeded(Effect::Created.into()), history);
+    ledger.finish(ticket.position, conclusion, false).await.unwrap();
+}
+
+async fn a_command_is_told_of_by_how_far_it_has_come(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let reader = fixture.reader().await;
+    assert!(matches!(reader.find("1").await.unwrap(), Lookup::Unknown));
+    let ticket = ticket(&ledger, "+1").await;
+    let accepted = unfinished(&reader, "1").await;
+    assert_eq!((accepted.stage, accepted.attempts, accepted.trouble), (Stage::Accepted, 0, None));
+    assert_eq!((accepted.action, accepted.kf_account.as_deref()), (Some(Action::Add), Some("a@test")));
+    begin(&ledger, ticket).await;
+    assert_eq!(unfinished(&reader, "1").await.stage, Stage::Calling);
+    ledger.wait(ticket.position, waiting(true)).await.unwrap();
+    let waits = unfinished(&reader, "1").await;
+    assert_eq!((waits.stage, waits.attempts), (Stage::Waiting, 1));
+    assert_eq!(waits.trouble.map(|(reason, _)| reason), Some(Reason::SystemBusy));
+    assert_eq!(waits.answer, Some(Answer { errcode: -1, errmsg: "busy".to_owned() }));
+    finish(&ledger, "+1", ticket, Effect::Created).await;
+    let Lookup::Finished(finished) = reader.find("1").await.unwrap() else { panic!("it has an outcome") };
+    assert_eq!(finished.conclusion.status, Status::Succeeded);
+}
+
+async fn the_latest_outcomes_come_newest_first_and_so_many_at_most(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let reader = fixture.reader().await;
+    let latest = async |most| {
+        let latest = reader.latest(most).await.unwrap();
+        latest.into_iter().map(|finished| finished.conclusion.command_id).collect::<Vec<_>>()
+    };
+    assert_eq!(latest(5).await, [""; 0]);
+    // Not in the order in which they were accepted.
+    for (text, seconds) in [("+1", 30), ("-2", 10), ("+3", 20)] {
+        finish_at(&ledger, text, seconds).await;
+    }
+    ticket(&ledger, "-4").await;
+    assert_eq!(latest(5).await, ["1", "3", "2"]);
+    assert_eq!(latest(2).await, ["1", "3"]);
+}
+
+async fn the_census_counts_what_is_unfinished_from_the_oldest_on(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let reader = fixture.reader().await;
+    let empty = reader.census().await.unwrap();
+    assert_eq!((empty.unfinished, empty.oldest_received_at), (0, None));
+    assert!(empty.size_bytes > 10_000, "{empty:?}");
+    let oldest = |census: Census| census.oldest_received_at.map(Timestamp::as_millisecond);
+    let first = ticket(&ledger, "+1").await;
+    let second = ticket(&ledger, "-2").await;
+    let two = reader.census().await.unwrap();
+    assert_eq!((two.unfinished, oldest(two)), (2, Some(first.received_at.as_millisecond())));
+    finish_at(&ledger, "+1", 10).await;
+    let one = reader.census().await.unwrap();
+    assert_eq!((one.unfinished, oldest(one)), (1, Some(second.received_at.as_millisecond())));
+}
+
+async fn a_ledger_of_an_older_form_gets_its_index_and_keeps_what_it_holds(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    finish_at(&ledger, "+1", 10).await;
+    drop(ledger);
+    // Nobody has it open any more once it can be opened again.
+    drop(fixture.open().await);
+    fixture.age();
+    let ledger = fixture.open().await;
+    finish_at(&ledger, "-2", 20).await;
+    let latest = fixture.reader().await.latest(9).await.unwrap();
+    assert_eq!(latest.iter().map(|finished| finished.conclusion.command_id.as_str()).collect::<Vec<_>>(), ["2", "1"]);
+    // It would refuse to be made a second time.
+    fixture.age();
+}
