@@ -2,6 +2,7 @@
 
 mod json;
 mod rules;
+mod trace_context;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use rules::MAX_META;
+pub use trace_context::TraceContext;
 
 use crate::outcome::{Action, Failure, Reason};
 use json::Json;
@@ -206,14 +208,10 @@ struct BinaryAttributes {
 
 impl Form {
     fn of(message: &Message) -> Self {
-        let structured = message.content_type.as_deref().is_some_and(|kind| {
-            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/cloudevents+json"))
-        });
-        if structured {
+        if is_structured(message) {
             return Self::Structured;
         }
-        // Knative writes `ce-`, the AMQP bindings of CloudEvents `cloudEvents:` and, for JMS, `cloudEvents_`.
-        for prefix in ["ce-", "ce_", "cloudEvents:", "cloudEvents_"] {
+        for prefix in BINARY_PREFIXES {
             let attribute = |name: &str| message.headers.get(&format!("{prefix}{name}")).cloned();
             if attribute("specversion").is_some() || attribute("type").is_some() {
                 return Self::Binary(BinaryAttributes { id: attribute("id"), kind: attribute("type"), time: attribute("time") });
@@ -221,6 +219,15 @@ impl Form {
         }
         Self::Plain
     }
+}
+
+/// Knative writes `ce-`, the AMQP bindings of CloudEvents `cloudEvents:` and, for JMS, `cloudEvents_`.
+const BINARY_PREFIXES: [&str; 4] = ["ce-", "ce_", "cloudEvents:", "cloudEvents_"];
+
+/// Whether the body is a CloudEvent with its envelope.
+fn is_structured(message: &Message) -> bool {
+    let kind = message.content_type.as_deref().and_then(|kind| kind.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/cloudevents+json"))
 }
 
 fn parse_body(message: &Message) -> Result<Json, Failure> {

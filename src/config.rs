@@ -2,6 +2,7 @@
 
 mod official_accounts;
 mod reader;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use crate::retry::DeferDelay;
 use crate::{accounts, admin, broker, ledger, retry, wechat, worker};
 use official_accounts::read_official_accounts;
 use reader::Reader;
+use traces::read_traces;
 
 pub use reader::{Fault, Faults};
 
@@ -30,6 +32,8 @@ pub struct Config {
     pub ledger: ledger::Settings,
     pub admin: admin::Settings,
     pub rules: Rules,
+    /// Nothing where no spans are exported.
+    pub traces: Option<crate::traces::Settings>,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -60,6 +64,7 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
         ledger: read_ledger(&mut reader, request_timeout),
         admin: read_admin(&mut reader),
         rules: read_rules(&mut reader),
+        traces: read_traces(&mut reader),
     };
     let config = check_together(&mut reader, config);
     reader.finish(config)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::command::{Content, Given};
@@ -172,7 +172,20 @@ struct Envelope<'a> {
     data: &'a RawValue,
 }
 
+/// What stands in an event's `data` alone.
+#[derive(Debug, Default, Deserialize)]
+pub struct Told {
+    pub attempts: u32,
+    pub effect: Option<String>,
+}
+
 impl Conclusion {
+    /// What its `data` says besides.
+    pub fn told(&self) -> Told {
+        // Written by this file, it can be read.
+        serde_json::from_str(&self.data).unwrap_or_default()
+    }
+
     /// The event that tells of this conclusion; the same one each time.
     pub fn event(&self) -> Result<Event, serde_json::Error> {
         let id = match self.identity {

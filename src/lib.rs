@@ -23,9 +23,9 @@
 //! | [`drift`] | what WeChat lists, compared with what the commands asked for |
 //! | [`authorisation`] | who may order what |
 //! | [`ledger`] | what is remembered; the only SQL |
-//! | [`wechat`] | the only HTTP client: calls, tokens, what every answer means |
+//! | [`wechat`] | the only client of WeChat: calls, tokens, what every answer means |
 //! | [`broker`] | the only AMQP client: sessions, topology, partitions and who takes which, deliveries, confirms |
-//! | [`metrics`], [`readiness`], [`admin`] | what operators see |
+//! | [`metrics`], [`traces`], [`readiness`], [`admin`] | what operators see |
 //! | [`config`], [`cli`] | what operators say |
 //! | [`secret`] | a text that is never shown |
 //! | [`simulator`] | a faithful WeChat for demos and staging, apart from all of the above |
@@ -71,6 +71,7 @@ pub mod retry;
 pub mod secret;
 pub mod simulator;
 pub mod supervisor;
+pub mod traces;
 pub mod wechat;
 pub mod worker;
 
@@ -88,6 +89,7 @@ use lanes::Lanes;
 use ledger::{Census, Ledger, Recall};
 use metrics::Metrics;
 use readiness::Readiness;
+use traces::Traces;
 use wechat::WeChat;
 use worker::Worker;
 
@@ -107,6 +109,8 @@ pub enum RunError {
     Admin(#[from] admin::BindError),
     #[error(transparent)]
     WeChat(#[from] wechat::BuildError),
+    #[error(transparent)]
+    Traces(#[from] traces::StartError),
     #[error("the metrics can't be made: {0}")]
     Metrics(String),
     #[error(transparent)]
@@ -139,12 +143,15 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     accounts.restore(ledger.pauses().await?);
     tokio::spawn(prune(ledger.clone()));
     tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
-    let worker = Arc::new(assemble(&config, ledger, accounts, metrics, readiness, shutdown)?);
+    let traces = Traces::start(config.traces.as_ref())?;
+    let worker = Arc::new(assemble(&config, ledger, accounts, metrics, traces.clone(), readiness, shutdown)?);
     if let Some(interval) = config.worker.drift_interval {
         let watching = Arc::clone(&worker);
         worker.tasks.spawn(async move { watching.watch(interval).await });
     }
-    Ok(supervisor::supervise(&worker, &config.broker).await?)
+    let served = supervisor::supervise(&worker, &config.broker).await;
+    traces.finish().await;
+    Ok(served?)
 }
 
 /// Opens the ledger. One that can't be reached is waited for, as the broker is. `None` where the worker was told to shut
@@ -186,6 +193,7 @@ fn assemble(
     ledger: Ledger,
     accounts: Arc<OfficialAccounts>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     readiness: Arc<Readiness>,
     shutdown: CancellationToken,
 ) -> Result<Worker, RunError> {
@@ -196,7 +204,8 @@ fn assemble(
         retry: config.retry.clone(),
         rules: config.rules.clone(),
         ledger,
-        wechat: WeChat::new(config.wechat.clone(), Arc::clone(&metrics))?,
+        wechat: WeChat::new(config.wechat.clone(), Arc::clone(&metrics), traces.clone())?,
+        traces,
         accounts,
         calls: Calls::new(calls, Arc::clone(&metrics)),
         metrics,

@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::outcome::Reason;
 use crate::readiness::Readiness;
 use crate::retry;
+use crate::traces::{self, Traces};
 use crate::wechat::WeChat;
 use claim::Claimed;
 use settle::Fate;
@@ -67,6 +68,7 @@ pub struct Worker {
     pub rules: Rules,
     pub ledger: Ledger,
     pub wechat: WeChat,
+    pub traces: Traces,
     pub accounts: Arc<OfficialAccounts>,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
@@ -175,8 +177,9 @@ impl Worker {
     /// Carries out the commands of one account, one after the other, until there are no more.
     async fn work_on(self: Arc<Self>, turn: Turn<String, Position, Job>) {
         while let Some(job) = turn.next() {
+            let trace = job.delivery.span.context().cloned();
             tokio::select! {
-                () = self.carry_on(job, &turn) => {}
+                () = traces::within(trace, self.carry_on(job, &turn)) => {}
                 () = self.aborted.cancelled() => return,
             }
         }

@@ -12,16 +12,19 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use super::publisher::{Outgoing, PublishError};
 use super::session::Session;
 use super::within;
-use crate::command::Message;
+use crate::command::{Message, TraceContext};
 use crate::event::{CONTENT_TYPE, Event};
 use crate::metrics::Counted;
 use crate::outcome::Failure;
+use crate::traces::{Received, Sent, Span, Traces};
 
 /// Sets one of a message's properties that are texts.
 type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
 
 /// Written to disk by the broker.
 const PERSISTENT: u8 = 2;
+/// The default exchange has no name of its own; spans give it this one.
+const DEFAULT_EXCHANGE: &str = "amq.default";
 /// The header of a put-off copy; its value is the ledger's id.
 const PUT_OFF: &str = "kf-put-off";
 /// The header of a replayed dead letter; its value is the dead letter's id.
@@ -37,6 +40,11 @@ pub(super) const DEAD_SINCE: &str = "kf-failed-at";
 pub struct Delivery {
     pub message: Message,
     pub redelivered: bool,
+    /// What is done for it, as a part of its producer's trace.
+    pub span: Span,
+    /// The queue that it came from.
+    queue: Arc<str>,
+    delivery_tag: u64,
     routing_key: ShortString,
     properties: BasicProperties,
     acker: Acker,
@@ -65,10 +73,23 @@ impl Drop for Held {
 }
 
 impl Delivery {
-    pub(super) fn new(delivery: lapin::message::Delivery, session: Session, held: Held) -> Self {
-        let lapin::message::Delivery { data, properties, routing_key, redelivered, acker, .. } = delivery;
+    pub(super) fn new(delivery: lapin::message::Delivery, queue: Arc<str>, session: Session, held: Held) -> Self {
+        let lapin::message::Delivery { data, properties, routing_key, redelivered, acker, delivery_tag, .. } = delivery;
         let message = message(data, &properties);
-        Self { message, redelivered, routing_key, properties, acker, session, _held: held }
+        let span = Span::default();
+        Self { message, redelivered, span, queue, delivery_tag, routing_key, properties, acker, session, _held: held }
+    }
+
+    /// Goes on with the producer's trace from now on.
+    pub fn begin(&mut self, traces: &Traces) {
+        let received = Received {
+            queue: &self.queue,
+            routing_key: self.routing_key.as_str(),
+            conversation: self.properties.correlation_id().as_ref().map(ShortString::as_str),
+            body_size: self.message.body.len(),
+            delivery_tag: self.delivery_tag,
+        };
+        self.span = traces.process(TraceContext::of(&self.message), &received);
     }
 
     /// The session that it belongs to.
@@ -92,9 +113,10 @@ impl Delivery {
     /// Where the broker has not confirmed.
     pub async fn publish(&self, event: &Event) -> Result<(), PublishError> {
         let exchange = self.session.names().events();
-        let properties = event_properties(event, &event.command_id);
+        let sending = self.sending((&exchange, &event.routing_key), event, &event.command_id);
+        let properties = event_properties(event, &event.command_id, sending.context());
         let outgoing = Outgoing { exchange: &exchange, routing_key: &event.routing_key, properties, body: &event.body };
-        self.session.publisher().event(outgoing).await?;
+        noted(sending, self.session.publisher().event(outgoing).await)?;
         self.reply(event).await
     }
 
@@ -106,8 +128,15 @@ impl Delivery {
         let reply_to = self.properties.reply_to().as_ref().map(ShortString::as_str);
         let Some(reply_to) = reply_to.filter(|name| !name.is_empty() && !self.session.names().owns(name)) else { return Ok(()) };
         let correlation_id = self.properties.correlation_id().as_ref().map_or(event.command_id.as_str(), ShortString::as_str);
-        let properties = event_properties(event, correlation_id);
-        self.session.publisher().reply(Outgoing { exchange: "", routing_key: reply_to, properties, body: &event.body }).await
+        let sending = self.sending((DEFAULT_EXCHANGE, reply_to), event, correlation_id);
+        let properties = event_properties(event, correlation_id, sending.context());
+        let outgoing = Outgoing { exchange: "", routing_key: reply_to, properties, body: &event.body };
+        noted(sending, self.session.publisher().reply(outgoing).await)
+    }
+
+    fn sending(&self, (exchange, routing_key): (&str, &str), event: &Event, conversation: &str) -> Span {
+        let sent = Sent { exchange, routing_key, message_id: &event.id, conversation, body_size: event.body.len() };
+        self.span.send(&sent)
     }
 
     /// Puts a copy into the dead letters, with why.
@@ -204,8 +233,24 @@ pub(super) fn copied(own: &BasicProperties, headers: FieldTable) -> BasicPropert
     }
 }
 
-fn event_properties(event: &Event, correlation_id: &str) -> BasicProperties {
-    BasicProperties::default()
+/// Ends the span of a publish, with how it went.
+fn noted(sending: Span, published: Result<(), PublishError>) -> Result<(), PublishError> {
+    if let Err(error) = &published {
+        sending.fail(error.kind());
+    }
+    published
+}
+
+fn event_properties(event: &Event, correlation_id: &str, trace: Option<&TraceContext>) -> BasicProperties {
+    let mut properties = BasicProperties::default();
+    if let Some(trace) = trace {
+        let mut headers = FieldTable::default();
+        for (name, value) in trace.headers() {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        properties = properties.with_headers(headers);
+    }
+    properties
         .with_content_type(CONTENT_TYPE.into())
         .with_delivery_mode(PERSISTENT)
         .with_message_id(event.id.as_str().into())

@@ -33,6 +33,18 @@ pub enum PublishError {
     NoConfirms,
 }
 
+impl PublishError {
+    /// The word in spans.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failed",
+            Self::Refused => "refused",
+            Self::Unroutable(_) => "unroutable",
+            Self::NoConfirms => "no_confirms",
+        }
+    }
+}
+
 /// A message on its way out.
 pub struct Outgoing<'a> {
     pub exchange: &'a str,

@@ -20,7 +20,7 @@ use super::{ConnectError, within};
 
 /// One queue and this session's place in its line.
 pub struct Subscription {
-    queue: String,
+    queue: Arc<str>,
     channel: Channel,
     /// How many of its messages are taken and not yet acknowledged.
     held: Arc<AtomicUsize>,
@@ -51,7 +51,7 @@ enum Event {
 
 impl Subscription {
     pub fn new(queue: String, channel: Channel, held: Arc<AtomicUsize>) -> Self {
-        Self { queue, channel, held, places: 0 }
+        Self { queue: queue.into(), channel, held, places: 0 }
     }
 
     /// Goes to the back of the line.
@@ -59,7 +59,7 @@ impl Subscription {
         // It counts for consumers that come after it, each for itself.
         within(self.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         self.places += 1;
-        let (queue, tag) = (self.queue.as_str(), format!("kf-worker-{}", self.places));
+        let (queue, tag) = (&*self.queue, format!("kf-worker-{}", self.places));
         let consumed = self.channel.basic_consume(queue.into(), tag.into(), BasicConsumeOptions::default(), FieldTable::default());
         let consumer = within(consumed).await.map_err(|error| error.about(format!("queue `{queue}`")))?;
         Ok(Place { consumer, prefetch, after_another })
@@ -82,7 +82,7 @@ impl Subscription {
     pub fn hand_on(&self, delivery: lapin::message::Delivery, session: &Session, arrived: &Arrived) {
         let held = Held::new(&self.held, session.metrics().hold());
         // Nobody takes any more at the end of a session: what was taken comes again.
-        let _ = arrived.send(Delivery::new(delivery, session.clone(), held));
+        let _ = arrived.send(Delivery::new(delivery, Arc::clone(&self.queue), session.clone(), held));
     }
 }
 

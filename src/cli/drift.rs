@@ -11,6 +11,7 @@ use crate::accounts::{NoToken, OfficialAccount, OfficialAccounts};
 use crate::drift::{Drift, compare};
 use crate::ledger::Reader;
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 use crate::wechat::WeChat;
 
 /// Lists asked for at the same time.
@@ -44,7 +45,7 @@ async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Resul
     // Nobody reads these metrics; the parts count all the same.
     let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
     let ledger = Reader::open(&config.ledger.place).await.map_err(|error| error.to_string())?;
-    let wechat = WeChat::new(config.wechat, Arc::clone(&metrics)).map_err(|error| error.to_string())?;
+    let wechat = WeChat::new(config.wechat, Arc::clone(&metrics), Traces::default()).map_err(|error| error.to_string())?;
     let means = Means { wechat, ledger };
     let all = OfficialAccounts::new(&config.accounts, config.retry.budget, metrics).all();
     let asked = all.into_iter().filter(|account| wechat_ids.is_empty() || wechat_ids.iter().any(|id| id == account.wechat_id()));

@@ -74,9 +74,12 @@ fn report(error: &RunError) -> Exit {
     match error {
         RunError::Ledger(error) if error.may_pass() => Exit::Unavailable,
         RunError::Memory(LedgerError::Postgres(_)) => Exit::Unavailable,
-        RunError::Ledger(_) | RunError::Memory(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::GaveUp(GaveUp::Refused(_)) => {
-            Exit::Configuration
-        }
+        RunError::Ledger(_)
+        | RunError::Memory(_)
+        | RunError::Admin(_)
+        | RunError::WeChat(_)
+        | RunError::Traces(_)
+        | RunError::GaveUp(GaveUp::Refused(_)) => Exit::Configuration,
         RunError::GaveUp(GaveUp::Unreachable(_)) => Exit::Unavailable,
         RunError::Metrics(_) => Exit::Failed,
     }

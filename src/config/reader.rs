@@ -60,6 +60,7 @@ impl std::error::Error for Faults {}
 enum Value {
     Text(String),
     Integer(i64),
+    Fraction(f64),
     Flag(bool),
     List(Vec<String>),
     /// From the environment: what it is meant to be, the taker knows.
@@ -206,6 +207,21 @@ impl Reader {
         })
     }
 
+    /// A number from 0 to 1, or its default.
+    pub fn ratio(&mut self, key: &str, default: f64) -> f64 {
+        let ratio = match self.take(key) {
+            None => return default,
+            Some(Value::Fraction(ratio)) => Some(ratio),
+            Some(Value::Integer(whole @ 0..=1)) => Some(if whole == 0 { 0.0 } else { 1.0 }),
+            Some(Value::Environment(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        ratio.filter(|ratio| (0.0..=1.0).contains(ratio)).unwrap_or_else(|| {
+            self.fault(key, "is not a number from 0 to 1, such as 0.1");
+            default
+        })
+    }
+
     /// A duration such as `500ms`, `2m` or `90d`, longer than nothing; or its default.
     pub fn duration(&mut self, key: &str, default: Duration) -> Duration {
         let text = match self.take(key) {
@@ -314,7 +330,7 @@ impl Reader {
     fn wrong<T>(&mut self, key: &str, wanted: &str, given: &Value, default: T) -> T {
         let given = match given {
             Value::Text(_) | Value::Environment(_) => "a text",
-            Value::Integer(_) => "a number",
+            Value::Integer(_) | Value::Fraction(_) => "a number",
             Value::Flag(_) => "true or false",
             Value::List(_) => "a list",
             Value::Other(kind) => kind,
@@ -368,7 +384,10 @@ fn flatten_value(entries: &mut BTreeMap<String, Entry>, file: &File<'_>, key: St
             i64::from_str_radix(&digits, number.radix()).map_or(Value::Other("a number beyond all bounds"), Value::Integer)
         }
         DeValue::Boolean(flag) => Value::Flag(*flag),
-        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Float(number) => {
+            let digits = number.as_str().replace('_', "");
+            digits.parse().map_or(Value::Other("a number beyond all bounds"), Value::Fraction)
+        }
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Table(_) => Value::Other("an empty table"),
     };

@@ -48,6 +48,7 @@ fn the_example_is_complete_and_holds_the_defaults() {
     assert_eq!(example.wechat.base_urls, least.wechat.base_urls);
     assert_eq!((example.admin.listen, example.admin.hosts), (least.admin.listen, least.admin.hosts));
     assert!(example.rules.0.is_empty());
+    assert!(example.traces.is_none() && least.traces.is_none());
 }
 
 #[test]
@@ -227,4 +228,43 @@ fn official_accounts_may_stand_in_a_folder_one_in_each_file() {
     assert!(told.contains("0001.toml:1: official_account.2.wechat_id: `test` is configured twice"), "{told}");
     assert!(told.contains("0001.toml:1: official_account.2.app_secret: is missing"), "{told}");
     assert!(told.contains("0001.toml:3: official_account.2.secret: is not known"), "{told}");
+}
+
+#[test]
+fn spans_are_exported_where_an_address_is_given() {
+    let traces = |lines: &str| load_text(&format!("[traces]\n{lines}\n{LEAST}"), &[]).unwrap_or_else(|faults| panic!("{faults}")).traces;
+    assert!(traces("sample_ratio = 0.5").is_none());
+    for (url, whole) in [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("http://collector:4318/", "http://collector:4318/v1/traces"),
+        ("https://collector/otlp/v1/traces", "https://collector/otlp/v1/traces"),
+    ] {
+        let settings = traces(&format!("otlp_url = \"{url}\"")).unwrap();
+        assert_eq!((settings.otlp_url.as_str(), settings.sample_ratio), (whole, 1.0));
+        assert!(settings.authorization.is_none());
+    }
+    for (ratio, taken) in [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("1e-3", 0.001)] {
+        let settings = traces(&format!("otlp_url = \"http://c\"\nsample_ratio = {ratio}")).unwrap();
+        assert_eq!(settings.sample_ratio, taken);
+    }
+    let environment = [("KF_TRACES__OTLP_URL", "https://c"), ("KF_TRACES__AUTHORIZATION", "Bearer x"), ("KF_TRACES__SAMPLE_RATIO", "0.1")];
+    let settings = load_text(LEAST, &environment).unwrap_or_else(|faults| panic!("{faults}")).traces.unwrap();
+    assert_eq!((settings.authorization.unwrap().expose(), settings.sample_ratio), ("Bearer x", 0.1));
+}
+
+#[test]
+fn an_export_that_cannot_be_is_told_and_its_secret_is_not() {
+    for (lines, key) in [
+        ("otlp_url = \"collector:4318\"", "traces.otlp_url"),
+        ("otlp_url = \"http://hr:hunter2@collector\"", "traces.otlp_url"),
+        ("otlp_url = \"http://collector:4318\"\nauthorization = \"Bearer hunter2\"", "traces.otlp_url"),
+        ("otlp_url = \"https://collector\"\nauthorization = \"hunter2\\n\"", "traces.authorization"),
+        ("sample_ratio = 1.1", "traces.sample_ratio"),
+        ("sample_ratio = \"all\"", "traces.sample_ratio"),
+        ("sample_ratio = nan", "traces.sample_ratio"),
+    ] {
+        let faults = faults(&format!("[traces]\n{lines}\n{LEAST}"), &[]);
+        assert_eq!(faults.iter().map(|fault| fault.key.as_str()).collect::<Vec<_>>(), [key], "{lines}");
+        assert!(!Faults(faults).to_string().contains("hunter2"), "{lines}");
+    }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{RequestBuilder, Response, header, redirect};
+use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::Serialize;
 
 use super::answer::{self, Endpoint, WeChatAnswer};
+use super::codes::{self, Verdict};
 use super::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
+use crate::traces::{Span, Traces};
 
 /// WeChat closes idle connections after a minute or so; we close them before, since a reset looks like a lost answer.
 const IDLE: Duration = Duration::from_secs(20);
@@ -26,10 +28,11 @@ pub struct Http {
     client: reqwest::Client,
     hosts: Hosts,
     metrics: Arc<Metrics>,
+    traces: Traces,
 }
 
 impl Http {
-    pub fn new(base_urls: Vec<String>, timeout: Duration, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
+    pub fn new(base_urls: Vec<String>, timeout: Duration, metrics: Arc<Metrics>, traces: Traces) -> Result<Self, BuildError> {
         let client = reqwest::Client::builder()
             .timeout(timeout)
             // Shorter, so that a host that is not there is told from an answer that is lost.
@@ -38,7 +41,7 @@ impl Http {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("kf-worker/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, hosts: Hosts::new(base_urls, Arc::clone(&metrics)), metrics })
+        Ok(Self { client, hosts: Hosts::new(base_urls, Arc::clone(&metrics)), metrics, traces })
     }
 
     /// Posts JSON. The body is sent as one piece with its length, since WeChat's gateway refuses chunks.
@@ -51,43 +54,73 @@ impl Http {
     ) -> Result<WeChatAnswer, AttemptFailure> {
         // Every body of ours is a struct of strings and booleans; serde_json writes UTF-8 as it is, which WeChat wants.
         let bytes = serde_json::to_vec(body).unwrap_or_default();
-        let request = |url: String| self.client.post(url).header(header::CONTENT_TYPE, "application/json").body(bytes);
-        self.send(endpoint, path, query, request).await
+        let with_body = |request: RequestBuilder| request.header(header::CONTENT_TYPE, "application/json").body(bytes);
+        self.send(endpoint, (Method::POST, path), query, with_body).await
     }
 
     pub async fn get(&self, endpoint: Endpoint, path: &str, query: &[(&str, &str)]) -> Result<WeChatAnswer, AttemptFailure> {
-        self.send(endpoint, path, query, |url| self.client.get(url)).await
+        self.send(endpoint, (Method::GET, path), query, |request| request).await
     }
 
     async fn send(
         &self,
         endpoint: Endpoint,
-        path: &str,
+        (method, path): (Method, &str),
         query: &[(&str, &str)],
-        request: impl FnOnce(String) -> RequestBuilder,
+        with_body: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<WeChatAnswer, AttemptFailure> {
         let host = self.hosts.pick();
+        let base_url = self.hosts.base_url(host);
+        let span = self.traces.request(method.as_str(), base_url, path);
+        let request = with_body(self.client.request(method, address(base_url, path, query)));
         let timer = self.metrics.wechat_call_seconds(endpoint.as_str()).start_timer();
-        let answer = self.exchange(endpoint, request(address(self.hosts.base_url(host), path, query))).await;
+        let answer = self.exchange(endpoint, traced(request, &span), &span).await;
         timer.observe_duration();
+        tell(&span, endpoint, &answer);
         self.hosts.learn(host, &answer);
         answer
     }
 
     /// Gets what somebody else's server has, an organisation's own token server for one: its status and its body.
     pub async fn get_elsewhere(&self, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Vec<u8>), AttemptFailure> {
-        let request = headers.iter().fold(self.client.get(url), |request, (name, value)| request.header(*name, *value));
-        let failed = |error: reqwest::Error| transport_failure(Endpoint::Token, &error);
+        let span = self.traces.request_elsewhere("GET");
+        let request = headers.iter().fold(traced(self.client.get(url), &span), |request, (name, value)| request.header(*name, *value));
+        let failed = |error: reqwest::Error| {
+            let failed = transport_failure(Endpoint::Token, &error);
+            span.fail(failed.failure.reason.as_str());
+            failed
+        };
         let response = request.send().await.map_err(failed)?;
         let status = response.status().as_u16();
+        span.answered(status);
         Ok((status, read(response).await.map_err(failed)?))
     }
 
-    async fn exchange(&self, endpoint: Endpoint, request: RequestBuilder) -> Result<WeChatAnswer, AttemptFailure> {
+    async fn exchange(&self, endpoint: Endpoint, request: RequestBuilder, span: &Span) -> Result<WeChatAnswer, AttemptFailure> {
         let response = request.send().await.map_err(|error| transport_failure(endpoint, &error))?;
+        span.answered(response.status().as_u16());
         answer::check_status(endpoint, response.status().as_u16())?;
         let bytes = read(response).await.map_err(|error| transport_failure(endpoint, &error))?;
         answer::parse(endpoint, &bytes)
+    }
+}
+
+/// The request with what lets its trace go on.
+fn traced(request: RequestBuilder, span: &Span) -> RequestBuilder {
+    let headers = span.context().into_iter().flat_map(|context| context.headers());
+    headers.fold(request, |request, (name, value)| request.header(name, value))
+}
+
+/// Tells in the span how a request went. That an account exists already, or is gone already, is no error.
+fn tell(span: &Span, endpoint: Endpoint, answer: &Result<WeChatAnswer, AttemptFailure>) {
+    match answer {
+        Ok(answer) => {
+            span.errcode(answer.errcode);
+            if let Verdict::Trouble(_, reason) = codes::verdict(endpoint, answer.errcode) {
+                span.fail(reason.as_str());
+            }
+        }
+        Err(failed) => span.fail(failed.failure.reason.as_str()),
     }
 }
 

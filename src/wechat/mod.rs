@@ -19,6 +19,7 @@ use crate::command::Command;
 use crate::metrics::Metrics;
 use crate::outcome::{Action, AttemptFailure, Class, Reason};
 use crate::secret::Secret;
+use crate::traces::Traces;
 use answer::{Endpoint, WeChatAnswer};
 use codes::Verdict;
 use http::Http;
@@ -82,8 +83,8 @@ impl WeChat {
     ///
     /// # Errors
     /// Where the system's certificates can't be used.
-    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
-        let http = Http::new(settings.base_urls, settings.request_timeout, Arc::clone(&metrics))?;
+    pub fn new(settings: Settings, metrics: Arc<Metrics>, traces: Traces) -> Result<Self, BuildError> {
+        let http = Http::new(settings.base_urls, settings.request_timeout, Arc::clone(&metrics), traces)?;
         Ok(Self { http, metrics })
     }
 

@@ -9,9 +9,10 @@ use super::settle::{self, Fate};
 use super::{Job, Worker};
 use crate::accounts::OfficialAccount;
 use crate::broker::Delivery;
-use crate::command::{Command, Decoded, decode};
+use crate::command::{Command, Decoded, Given, decode};
 use crate::event::{Conclusion, generation_of_dead_letter, now, since};
 use crate::ledger::{Acceptance, Arrival, Arrived, LedgerError, Origin, Ticket};
+use crate::outcome::Action;
 
 /// What sorting a delivery came to.
 enum Sorted {
@@ -32,7 +33,8 @@ impl Worker {
         let taken_at = Instant::now();
         let mut arrived = Vec::with_capacity(deliveries.len());
         let mut arrivals = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
+        for mut delivery in deliveries {
+            delivery.begin(&self.traces);
             self.metrics.commands_received.inc();
             self.metrics.commands_redelivered.inc_by(delivery.redelivered.into());
             if let Some(sent_at) = first_sent_at(&delivery) {
@@ -40,6 +42,8 @@ impl Worker {
             }
             match self.sort(&delivery) {
                 Sorted::Arrived(message, origin) => {
+                    let Given { command_id, kf_account, action, .. } = settle::given(&message);
+                    delivery.span.command(command_id, kf_account.as_deref(), action.map(Action::as_str));
                     arrivals.push(Arrival { message: message.clone(), received_at, origin });
                     arrived.push((delivery, message));
                 }
@@ -71,7 +75,7 @@ impl Worker {
             }
             (Acceptance::Repeat(finished), _) => {
                 self.metrics.repeats.inc();
-                Next::Ends(Fate::Concluded(finished))
+                Next::Ends(Fate::Repeated(finished))
             }
             (Acceptance::Conflict, message) => Next::Ends(settle::reused(&message, received_at)),
             (Acceptance::LedgerLost, _) => Next::Ends(settle::ledger_lost()),

@@ -60,13 +60,18 @@ impl Worker {
         job.hindered = true;
         job.hold = Some(match obstacle {
             Obstacle::Finished(finished) => {
-                match finished.conclusion.status {
+                return Some(match finished.conclusion.status {
                     // The ledger itself has just decided.
-                    Status::Superseded | Status::Failed => self.count(&finished.conclusion),
+                    Status::Superseded | Status::Failed => {
+                        self.count(&finished.conclusion);
+                        Fate::Concluded(finished)
+                    }
                     // Another delivery of the command has carried it out.
-                    Status::Succeeded | Status::Rejected => self.metrics.repeats.inc(),
-                }
-                return Some(Fate::Concluded(finished));
+                    Status::Succeeded | Status::Rejected => {
+                        self.metrics.repeats.inc();
+                        Fate::Repeated(finished)
+                    }
+                });
             }
             Obstacle::Behind => Hold::Older(self.held_until(job)),
             // It may be given back before it runs out.

@@ -7,16 +7,18 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::broker::{Delivery, PublishError};
-use crate::command::{Command, Given, Message};
-use crate::event::{Conclusion, History, Identity, conclude, dead_letter_id, now};
+use crate::command::{Command, Given, Message, TraceContext};
+use crate::event::{Conclusion, History, Identity, Told, conclude, dead_letter_id, now};
 use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
 use crate::metrics::observe;
-use crate::outcome::{Failure, Outcome, Reason};
+use crate::outcome::{Action, Failure, Outcome, Reason, Status};
 
 /// What becomes of a delivery.
 pub enum Fate {
     /// Its command has an outcome in the ledger: it is published, a dead letter too where one is owed.
     Concluded(Finished),
+    /// The same, where the ledger had the outcome before this delivery came.
+    Repeated(Finished),
     /// It is answered, but nothing is remembered: its id belongs to another command.
     Answered(Box<Conclusion>),
     /// Its sender may not order it: a dead letter, and an answer to the sender alone.
@@ -84,17 +86,20 @@ impl Worker {
 
     async fn publish_owed(&self, delivery: &Delivery, fate: Fate) -> Result<(), SettleError> {
         match fate {
-            Fate::Concluded(finished) => self.publish_outcome(delivery, &finished).await,
+            Fate::Concluded(finished) => self.publish_outcome(delivery, &finished, false).await,
+            Fate::Repeated(finished) => self.publish_outcome(delivery, &finished, true).await,
             Fate::Answered(conclusion) => {
-                log_outcome(&conclusion);
-                Ok(delivery.publish(&conclusion.event()?).await?)
+                delivery.publish(&conclusion.event()?).await?;
+                tell_outcome(delivery, &conclusion, false);
+                Ok(())
             }
             Fate::NotAuthorised(failure, answer) => {
                 self.dead_letter(delivery, &random_id(), &failure).await?;
-                match answer {
-                    Some(conclusion) => Ok(delivery.reply(&conclusion.event()?).await?),
-                    None => Ok(()),
+                if let Some(conclusion) = answer {
+                    delivery.reply(&conclusion.event()?).await?;
+                    tell_outcome(delivery, &conclusion, false);
                 }
+                Ok(())
             }
             Fate::DeadLettered(failure) => self.dead_letter(delivery, &random_id(), &failure).await,
             Fate::PutOff(how) => self.put_off(delivery, how).await,
@@ -102,7 +107,7 @@ impl Worker {
         }
     }
 
-    async fn publish_outcome(&self, delivery: &Delivery, finished: &Finished) -> Result<(), SettleError> {
+    async fn publish_outcome(&self, delivery: &Delivery, finished: &Finished, repeat: bool) -> Result<(), SettleError> {
         let conclusion = &finished.conclusion;
         if finished.dead_letter_owed {
             let generation = match conclusion.identity {
@@ -113,13 +118,15 @@ impl Worker {
             self.dead_letter(delivery, &dead_letter_id(&conclusion.command_id, generation), &failure).await?;
             self.ledger.dead_lettered(finished.position).await?;
         }
-        log_outcome(conclusion);
-        Ok(delivery.publish(&conclusion.event()?).await?)
+        delivery.publish(&conclusion.event()?).await?;
+        tell_outcome(delivery, conclusion, repeat);
+        Ok(())
     }
 
     async fn dead_letter(&self, delivery: &Delivery, dead_id: &str, failure: &Failure) -> Result<(), SettleError> {
         delivery.dead_letter(dead_id, failure).await?;
         self.metrics.dead_letter(failure.reason);
+        delivery.span.reason(failure.reason.as_str());
         tracing::warn!(dead.id = dead_id, reason = %failure.reason, "a copy went to the dead letters");
         Ok(())
     }
@@ -133,6 +140,7 @@ impl Worker {
         let recorded = self.ledger.wait(position, waiting).await?;
         self.see_to_lost_claim(&command, recorded.ending).await;
         self.metrics.put_off(reason);
+        delivery.span.reason(reason.as_str());
         // A backlog comes round again and again: that is counted, and told the first time.
         if again {
             tracing::debug!(position = position.0, %reason, delay, "a command was put off again");
@@ -142,29 +150,41 @@ impl Worker {
         match recorded.finished {
             Some(finished) => {
                 self.count(&finished.conclusion);
-                self.publish_outcome(delivery, &finished).await
+                self.publish_outcome(delivery, &finished, false).await
             }
             None => Ok(()),
         }
     }
 }
 
-/// One line for each outcome: ids and words, nobody's name.
-fn log_outcome(conclusion: &Conclusion) {
-    let action = conclusion.action.map(crate::outcome::Action::as_str);
+/// One line for each outcome that was published: ids and words, nobody's name.
+fn tell_outcome(delivery: &Delivery, conclusion: &Conclusion, repeat: bool) {
+    let Conclusion { command_id, kf_account, status, .. } = conclusion;
+    let action = conclusion.action.map(Action::as_str);
     let reason = conclusion.reason.map(Reason::as_str);
-    tracing::info!(command.id = conclusion.command_id, kf_account = conclusion.kf_account, action, status = %conclusion.status, reason, "outcome");
+    let Told { attempts, effect } = conclusion.told();
+    let trace_id = delivery.span.context().map(TraceContext::trace_id);
+    tracing::info!(command.id = command_id, kf_account, action, %status, effect, reason, attempts, repeat, trace_id, "outcome");
+    delivery.span.outcome(status.as_str(), reason, *status == Status::Failed);
+}
+
+/// What the producer gave.
+pub fn given(message: &Arrived) -> &Given {
+    match message {
+        Arrived::Command(command) => &command.given,
+        Arrived::Refused(refused) => &refused.given,
+    }
 }
 
 /// The answer to an id that was used before with other content: an event of its own, the first outcome stands.
 pub fn reused(message: &Arrived, received_at: Timestamp) -> Fate {
-    let (given, content) = match message {
-        Arrived::Command(command) => (&command.given, command.content),
-        Arrived::Refused(refused) => (&refused.given, refused.content),
+    let content = match message {
+        Arrived::Command(command) => command.content,
+        Arrived::Refused(refused) => refused.content,
     };
     let detail = "This command id was used before with other content; the first command stands. Send this one under an id of its own.";
     let outcome = Outcome::Rejected(Failure::new(Reason::CommandIdReused, detail));
-    Fate::Answered(Box::new(answer(given, Identity::OtherContent(content), &outcome, received_at)))
+    Fate::Answered(Box::new(answer(given(message), Identity::OtherContent(content), &outcome, received_at)))
 }
 
 /// A sender without the right to order this is answered at its `reply_to` alone, where it named itself at all.

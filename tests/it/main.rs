@@ -29,3 +29,4 @@ mod shutdown;
 mod status_page;
 mod token_sources;
 mod topology;
+mod traces;

@@ -1,0 +1,67 @@
+//! The way to the collector: one HTTP client, patient for a moment and no longer.
+
+use std::time::Duration;
+
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use reqwest::{header, redirect};
+
+use crate::retry;
+use crate::secret::Secret;
+
+/// How long one request may take.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// So often what failed in passing is sent again.
+const REPEATS: u32 = 2;
+
+/// A client of the collector.
+#[derive(Debug)]
+pub struct Collector {
+    client: reqwest::Client,
+    authorization: Option<Secret>,
+}
+
+impl Collector {
+    /// Makes the client; nothing is sent yet.
+    pub fn new(authorization: Option<Secret>) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .timeout(TIME_LIMIT)
+            // The authorization would leave for somebody else's host.
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("kf-worker/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, authorization })
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, reqwest::Error> {
+        let (head, body) = request.into_parts();
+        let mut sent = self.client.request(head.method, head.uri.to_string()).headers(head.headers).body(body);
+        if let Some(authorization) = &self.authorization {
+            sent = sent.header(header::AUTHORIZATION, authorization.expose());
+        }
+        // The address may hold a secret, and says nothing new.
+        let answer = sent.send().await.map_err(reqwest::Error::without_url)?;
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = answer.status();
+        *response.body_mut() = answer.bytes().await.map_err(reqwest::Error::without_url)?;
+        Ok(response)
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Collector {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut failures = 0;
+        loop {
+            let answer = self.send(request.clone()).await;
+            let may_pass = match &answer {
+                Ok(response) => matches!(response.status().as_u16(), 429 | 502..=504),
+                Err(_) => true,
+            };
+            if !may_pass || failures == REPEATS {
+                return Ok(answer?);
+            }
+            tokio::time::sleep(retry::before_reconnecting(failures)).await;
+            failures += 1;
+        }
+    }
+}
