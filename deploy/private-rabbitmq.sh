@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # A private RabbitMQ node for tests and the demo: own folder, own ports, own epmd, gone when its caller is.
 #
-#   private-rabbitmq.sh [DIR [PORT]]
+#   private-rabbitmq.sh [--metrics PORT] [DIR [PORT]]
 #
 # Prints one line, the node's AMQP URL, once the node takes connections, and lives until its standard input closes,
 # so that it also ends with a caller that was killed. SIGTERM and SIGINT end it too. Then it stops what it started.
 # DIR is where the node keeps everything; without it a temporary folder is used and removed at the end. With it the
 # folder is kept: started again with the same DIR and PORT, the node has its queues and messages back.
+# With --metrics it tells its metrics on that port, for Prometheus; it then takes some seconds longer to start.
 # DIR/rabbitmq.pid holds the PID of the Erlang node, for tests that kill it; DIR/log is where it logs.
 # A quorum queue survives a killed node only once RabbitMQ has saved its name, up to a second after its declaration.
 # Whoever kills this script itself with SIGKILL leaves the node behind: close its standard input instead.
@@ -25,6 +26,13 @@ fail() {
 # The package's own script: the wrapper on PATH insists on being root or `rabbitmq` and switches user.
 server=$(ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server 2>/dev/null | sort -V | tail -n 1)
 [ -n "$server" ] || fail 69 "RabbitMQ isn't installed (apt-get install rabbitmq-server); or give a broker of your own by KF_AMQP__URL"
+
+metrics=
+if [ "${1:-}" = --metrics ]; then
+    metrics=${2:-}
+    [[ $metrics =~ ^[0-9]+$ ]] || fail 1 "--metrics wants a port"
+    shift 2
+fi
 
 if [ $# -gt 0 ]; then
     keep=yes
@@ -77,8 +85,13 @@ free_port epmd_port
 free_port dist_port
 if [ $# -gt 1 ]; then port=$2; else free_port port; fi
 
-# The consistent-hash exchange is what partitions need; any other plugin would only slow the start.
-echo '[rabbitmq_consistent_hash_exchange].' >"$dir/enabled_plugins"
+# The consistent-hash exchange is what partitions need; a plugin that nobody asked for would only slow the start.
+plugins=rabbitmq_consistent_hash_exchange settings=
+if [ -n "$metrics" ]; then
+    plugins+=,rabbitmq_prometheus
+    settings="-rabbitmq_prometheus tcp_config [{ip,\"127.0.0.1\"},{port,$metrics}]"
+fi
+echo "[$plugins]." >"$dir/enabled_plugins"
 
 exec 3<&0
 cat <&3 >/dev/null 3<&- &
@@ -97,7 +110,7 @@ env -i "$mark" PATH="$PATH" LANG=C.UTF-8 HOME="$dir" ERL_EPMD_PORT="$epmd_port" 
     RABBITMQ_NODENAME=private@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 \
     RABBITMQ_NODE_PORT="$port" RABBITMQ_DIST_PORT="$dist_port" \
     RABBITMQ_MNESIA_BASE="$dir/data" RABBITMQ_LOG_BASE="$dir/logs" RABBITMQ_LOGS=- \
-    RABBITMQ_SCHEMA_DIR="$dir/schema" RABBITMQ_PID_FILE="$dir/rabbitmq.pid" \
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="$settings" RABBITMQ_SCHEMA_DIR="$dir/schema" RABBITMQ_PID_FILE="$dir/rabbitmq.pid" \
     RABBITMQ_CONF_ENV_FILE="$dir/none" RABBITMQ_CONFIG_FILE="$dir/none" \
     RABBITMQ_ADVANCED_CONFIG_FILE="$dir/none" RABBITMQ_ENABLED_PLUGINS_FILE="$dir/enabled_plugins" \
     setsid "$server" >>"$dir/log" 2>&1 &

@@ -64,8 +64,6 @@ fn file() -> PathBuf {
 
 /// A server that scrapes nothing.
 fn prometheus(rules: &[PathBuf]) -> Prometheus {
-    // Whatever speaks HTTP needs a provider of cryptography; a test that came before may have named it.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     Prometheus::start(&[], rules)
 }
 

@@ -4,12 +4,14 @@
 
 mod support;
 
+mod alerts;
 mod answers;
 mod authorisation;
 mod bad_input;
 mod bulk;
 mod config;
 mod crash;
+mod dashboards;
 mod dead;
 mod fleet;
 mod hosts;

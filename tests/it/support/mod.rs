@@ -4,6 +4,7 @@ pub mod broker;
 pub mod collector;
 pub mod ledger;
 pub mod postgres;
+pub mod prometheus;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod script;

@@ -41,27 +41,45 @@ fn start(arguments: &[&OsStr], errors: Stdio) -> Option<Node> {
 pub struct OwnNode {
     node: Node,
     port: u16,
+    /// Where it tells its metrics, if it does.
+    metrics: Option<u16>,
     folder: TempDir,
 }
 
 impl OwnNode {
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// One that tells its metrics, for which it takes longer to start.
+    pub fn start_with_metrics() -> Self {
+        Self::start_with(Some(free_port()))
+    }
+
+    fn start_with(metrics: Option<u16>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
-        Self { node: Self::start_in(&folder, port), port, folder }
+        Self { node: Self::start_in(&folder, port, metrics), port, metrics, folder }
+    }
+
+    /// Host and port at which it tells its metrics.
+    pub fn metrics(&self) -> String {
+        format!("127.0.0.1:{}", self.metrics.expect("the node was started with metrics"))
     }
 
     /// The same node, with its queues and their messages, after it was killed.
     pub fn start_again(&mut self) {
-        self.node = Self::start_in(&self.folder, self.port);
+        self.node = Self::start_in(&self.folder, self.port, self.metrics);
     }
 
-    fn start_in(folder: &TempDir, port: u16) -> Node {
+    fn start_in(folder: &TempDir, port: u16, metrics: Option<u16>) -> Node {
         // The script complains of a node that dies, which is just what these tests are for.
         let complaints = folder.path().join("script.log");
         let errors = fs::File::create(&complaints).expect("a file for its complaints");
-        let port = port.to_string();
-        let node = block_in_place(|| start(&[folder.path().as_os_str(), port.as_ref()], errors.into()));
+        let (port, metrics) = (port.to_string(), metrics.map(|port| port.to_string()));
+        let mut arguments: Vec<&OsStr> = metrics.iter().flat_map(|port| ["--metrics".as_ref(), port.as_ref()]).collect();
+        arguments.extend([folder.path().as_os_str(), port.as_ref()]);
+        let node = block_in_place(|| start(&arguments, errors.into()));
         node.unwrap_or_else(|| {
             panic!("this test needs a RabbitMQ node of its own: {}", fs::read_to_string(&complaints).unwrap_or_default())
         })
