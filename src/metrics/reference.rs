@@ -95,6 +95,9 @@ fn how_many() -> String {
 
 A worker with one Official Account and one host shows {one} series. Each further Official Account adds {more}, and one for each
 reason for which it was ever paused (of {reasons}); each further host adds 3. An errcode that is met adds 1 for its endpoint.
+
+Measured on two cores: one Official Account makes a scrape of 30 kB that takes 1.4 ms, a thousand make one of 870 kB that takes
+18 ms (medians of 60).
 ",
         more = two - one,
         reasons = Reason::PAUSING.len(),
