@@ -117,6 +117,11 @@ impl KfAccount {
         (word(prefix, 10, false) && word(wechat_id, 30, true)).then(|| Self(text.to_owned()))
     }
 
+    /// Whether a text is one.
+    pub fn is_one(text: &str) -> bool {
+        Self::parse(text).is_some()
+    }
+
     /// The WeChat ID of the Official Account that it belongs to.
     pub fn wechat_id(&self) -> &str {
         self.0.split_once('@').map_or("", |(_, wechat_id)| wechat_id)

@@ -86,7 +86,7 @@ use accounts::OfficialAccounts;
 use calls::Calls;
 use config::Config;
 use lanes::Lanes;
-use ledger::{Census, Ledger, Recall};
+use ledger::{Census, Ledger, Place, Recall};
 use metrics::Metrics;
 use readiness::Readiness;
 use traces::Traces;
@@ -127,23 +127,22 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     metrics.commands_held_limit.set(config.broker.window.into());
     let readiness = Arc::new(Readiness::default());
     let accounts = Arc::new(OfficialAccounts::new(&config.accounts, config.retry.budget, Arc::clone(&metrics)));
+    let traces = Traces::start(config.traces.as_ref())?;
     // It answers while draining, and ends with this function.
     let ended = CancellationToken::new();
     let _ends_here = ended.clone().drop_guard();
-    let recall = Arc::new(Recall::new(config.ledger.place.clone()));
     let shown = admin::Shown {
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
         accounts: Arc::clone(&accounts),
-        recall: Arc::clone(&recall),
+        recall: Arc::new(Recall::new(config.ledger.place.clone())),
     };
     admin::serve(config.admin.clone(), shown, ended).await?;
     let Some(ledger) = open_ledger(&config.ledger, &metrics, &readiness, &shutdown).await? else { return Ok(()) };
-    tokio::spawn(take_census(recall, Arc::clone(&metrics)));
+    tokio::spawn(take_census(config.ledger.place.clone(), Arc::clone(&metrics)));
     accounts.restore(ledger.pauses().await?);
     tokio::spawn(prune(ledger.clone()));
     tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
-    let traces = Traces::start(config.traces.as_ref())?;
     let worker = Arc::new(assemble(&config, ledger, accounts, metrics, traces.clone(), readiness, shutdown)?);
     if let Some(interval) = config.worker.drift_interval {
         let watching = Arc::clone(&worker);
@@ -232,18 +231,16 @@ async fn take_changes(accounts: Arc<OfficialAccounts>, ledger: Ledger, mut chang
 }
 
 /// Shows now and then how much the ledger has still to do, and how large it is.
-async fn take_census(recall: Arc<Recall>, metrics: Arc<Metrics>) {
+async fn take_census(place: Place, metrics: Arc<Metrics>) {
+    // Its own, so that no page keeps it waiting.
+    let recall = Recall::new(place);
     loop {
-        match recall.census().await {
-            Ok(Census { unfinished, oldest_received_at, size_bytes }) => {
-                let oldest = oldest_received_at.map_or(0, jiff::Timestamp::as_second);
-                metrics.ledger_unfinished.set(unfinished.try_into().unwrap_or(i64::MAX));
-                metrics.ledger_oldest_unfinished.set(oldest);
-                metrics.ledger_size.set(size_bytes.try_into().unwrap_or(i64::MAX));
-            }
-            // Whoever needs the ledger for more than this tells of it.
-            Err(error) => tracing::debug!(error, "the ledger can't be looked over"),
-        }
+        let census = recall.census().await;
+        // Whoever needs the ledger for more than this tells of it.
+        let census = census.inspect_err(|error| tracing::debug!(error, "the ledger can't be looked over")).ok();
+        metrics.census(census.map(|Census { unfinished, oldest_since, size_bytes }| {
+            (unfinished, oldest_since.map_or(0, jiff::Timestamp::as_second), size_bytes)
+        }));
         tokio::time::sleep(CENSUS).await;
     }
 }

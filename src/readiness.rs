@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::metrics::NotReady;
+use crate::outcome::words;
 
 /// The parts that must be well, each set by its owner.
 #[derive(Debug)]
@@ -32,6 +32,20 @@ struct State {
     told: Option<(NotReady, Timestamp)>,
 }
 
+words! {
+    /// Why a worker is not ready, in a word.
+    NotReady {
+        Starting = "starting",
+        Draining = "draining",
+        /// The broker can't be used.
+        Disconnected = "disconnected",
+        /// The broker takes no messages from us.
+        Blocked = "blocked",
+        /// The ledger can't be used.
+        Ledger = "ledger",
+    }
+}
+
 /// Why the worker is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WhyNot {
@@ -44,7 +58,7 @@ pub struct WhyNot {
 
 impl fmt::Display for WhyNot {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.reason.as_str(), self.sentence)
+        write!(formatter, "{}: {}", self.reason, self.sentence)
     }
 }
 

@@ -122,6 +122,7 @@ async fn serve_session(worker: &Arc<Worker>, session: &Session, deliveries: Deli
         never = attend(worker, session) => match never {},
     }
     worker.metrics.broker_connected.set(0);
+    worker.metrics.broker_blocked.set(0);
     worker.metrics.partitions.set(0);
     // Where that can't be said, the others find out after a while.
     let _ = tokio::time::timeout(LEAVING_LEDGER, worker.ledger.leave()).await;

@@ -115,6 +115,7 @@ impl OfficialAccounts {
         for platform in &settings.platforms {
             let same = before.platforms.iter().find(|(known, _)| known == platform).map(|(_, source)| Arc::clone(source));
             let source = same.unwrap_or_else(|| Arc::new(TokenSource::platform(platform.clone())));
+            self.metrics.knows_platform(&source.name);
             known.platforms.push((platform.clone(), source));
         }
         let mut replaced = Replaced::default();
@@ -135,6 +136,11 @@ impl OfficialAccounts {
                 Some(Arc::new(OfficialAccount::new(configured, tokens, self.budget, Arc::clone(&self.metrics))))
             });
             known.accounts.extend(official_account.map(|new| (account.wechat_id.clone(), new)));
+        }
+        for (_, source) in &before.platforms {
+            if !known.platforms.iter().any(|(_, still)| still.name == source.name) {
+                self.metrics.forgets_platform(&source.name);
+            }
         }
         for (wechat_id, old) in &before.accounts {
             if !known.accounts.get(wechat_id).is_some_and(|new| Arc::ptr_eq(new, old)) {

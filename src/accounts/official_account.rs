@@ -115,9 +115,11 @@ impl OfficialAccount {
 
     /// Shows its pauses, and answers their reasons.
     pub(super) fn show_pauses(&self) -> Vec<Reason> {
-        let (told, over): (Vec<Pause>, Vec<Pause>) = self.pauses().all().cloned().partition(Pause::is_told);
-        let told: Vec<Reason> = told.into_iter().map(|pause| pause.failure.reason).collect();
-        for reason in over.into_iter().map(|pause| pause.failure.reason) {
+        // Held throughout, so that a pause that begins meanwhile is not shown as over.
+        let pauses = self.pauses();
+        let told: Vec<Reason> = pauses.all().filter(|pause| pause.is_told()).map(|pause| pause.failure.reason).collect();
+        for pause in pauses.all() {
+            let reason = pause.failure.reason;
             self.metrics.paused(self.wechat_id(), reason, told.contains(&reason));
         }
         told
@@ -271,7 +273,8 @@ impl OfficialAccount {
 
     /// Shows whether anything is paused for a reason.
     fn show(&self, reason: Reason) {
-        let paused = self.pauses().all().any(|pause| pause.failure.reason == reason);
+        let pauses = self.pauses();
+        let paused = pauses.all().any(|pause| pause.failure.reason == reason);
         self.metrics.paused(self.wechat_id(), reason, paused);
     }
 

@@ -161,11 +161,11 @@ impl TokenSource {
         }
     }
 
-    /// When the held token ends, where one is held; nothing while somebody fetches one.
+    /// When the held token ends, where one is held that is still good; nothing while somebody fetches one.
     pub fn ends_at(&self) -> Option<Option<Timestamp>> {
         let state = self.state.try_lock().ok()?;
         let left = state.held.as_ref().map(|held| held.ends_at.saturating_duration_since(Instant::now()));
-        Some(left.and_then(|left| Timestamp::now().checked_add(left).ok()))
+        Some(left.filter(|left| !left.is_zero()).and_then(|left| Timestamp::now().checked_add(left).ok()))
     }
 
     /// A token for whoever reads beside the running worker: fetched where that ends no other, else the one that the

@@ -113,7 +113,7 @@ fn unfinished(command_id: &str, command: &Unfinished, now: Timestamp) -> Markup 
         p { (stage) }
         dl.fields {
             (field("Command id", html! { (command_id) }))
-            (field("kf account", html! { (command.kf_account.as_deref().map_or_else(|| "not readable".to_owned(), clip)) }))
+            (field("kf account", html! { (outcomes::account(command.kf_account.as_deref())) }))
             (field("Action", html! { (command.action.map_or("unknown", crate::outcome::Action::as_str)) }))
             @if let Some((reason, since)) = command.trouble {
                 (field("Waits for", words::reason_and_advice(reason)))
@@ -135,7 +135,7 @@ fn ended(conclusion: &Conclusion, now: Timestamp) -> Markup {
         h2 #answer { (outcomes::status(conclusion.status)) }
         dl.fields {
             (field("Command id", html! { (conclusion.command_id) }))
-            (field("kf account", html! { (outcomes::account(conclusion)) }))
+            (field("kf account", html! { (outcomes::account(conclusion.kf_account.as_deref())) }))
             (field("Action", html! { (outcomes::action(conclusion)) }))
             @if let Some(effect) = data.as_ref().and_then(|data| data.effect) { (field("Effect", html! { code { (effect) } ": " (meaning(effect)) })) }
             @if let Some(reason) = conclusion.reason { (field("Reason", words::reason_and_advice(reason))) }

@@ -18,6 +18,7 @@ use axum::response::Response;
 use axum::routing::get;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::OfficialAccounts;
@@ -58,6 +59,8 @@ struct Port {
     shown: Shown,
     hosts: Arc<[String]>,
     opened_at: Timestamp,
+    /// Held by whoever scrapes: one at a time, since a scrape of many Official Accounts is work.
+    scraping: Arc<Mutex<()>>,
 }
 
 /// Opens the port and answers on it until the token is cancelled.
@@ -70,7 +73,7 @@ pub async fn serve(settings: Settings, shown: Shown, stop: CancellationToken) ->
     // Asked for port 0, the system has chosen one.
     let address = listener.local_addr().unwrap_or(listen);
     tracing::info!(%address, "the admin port answers /, /metrics, /livez and /readyz");
-    let router = router(Port { shown, hosts: settings.hosts.into(), opened_at: Timestamp::now() });
+    let router = router(Port { shown, hosts: settings.hosts.into(), opened_at: Timestamp::now(), scraping: Arc::default() });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
             tracing::error!(%error, "the admin port has failed");

@@ -18,13 +18,13 @@ const MOST: usize = 200;
 const ROOM: u64 = 100;
 
 /// The Official Accounts and what holds them back.
-pub struct Census {
+pub struct Accounts {
     /// Those in trouble first.
     rows: Vec<(Arc<OfficialAccount>, Vec<Pause>)>,
     pub paused: usize,
 }
 
-impl Census {
+impl Accounts {
     pub fn of(accounts: Vec<Arc<OfficialAccount>>) -> Self {
         let mut rows: Vec<_> = accounts.into_iter().map(|account| (Arc::clone(&account), account.all_pauses())).collect();
         for (_, pauses) in &mut rows {
@@ -68,7 +68,7 @@ impl Census {
                             th scope="col" { "WeChat ID" }
                             th scope="col" { "State" }
                             th scope="col" { "kf accounts" }
-                            th scope="col" { "Commands in hand" }
+                            th scope="col" { "Commands held" }
                             th scope="col" { "Token ends" }
                         }
                     }
@@ -131,7 +131,7 @@ fn row(account: &OfficialAccount, pauses: &[Pause], now: Timestamp) -> Markup {
                     None => { span.age { "not listed yet" } }
                 }
             }
-            td.few data-label="Commands in hand" { (number(account.in_hand.commands() as u64)) }
+            td.few data-label="Commands held" { (number(account.in_hand.commands() as u64)) }
             td data-label="Token ends" {
                 @match account.tokens.ends_at() {
                     Some(Some(ends)) => { (moment(ends, now)) }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn shown(accounts: &OfficialAccounts) -> String {
-        Census::of(accounts.all()).section(Timestamp::now()).into_string()
+        Accounts::of(accounts.all()).section(Timestamp::now()).into_string()
     }
 
     #[test]

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::words::{clip, moment};
+use super::words::moment;
+use crate::command::KfAccount;
 use crate::event::Conclusion;
 use crate::ledger::Finished;
 use crate::outcome::Status;
@@ -43,7 +44,7 @@ fn row(conclusion: &Conclusion, now: Timestamp) -> Markup {
             th scope="row" { a href=(link(&conclusion.command_id)) { (conclusion.command_id) } }
             td.when data-label="Ended" { (moment(conclusion.finished_at, now)) }
             td.few data-label="Action" { (action(conclusion)) }
-            td data-label="kf account" { (account(conclusion)) }
+            td data-label="kf account" { (account(conclusion.kf_account.as_deref())) }
             td data-label="Outcome" {
                 (status(conclusion.status))
                 @if let Some(reason) = conclusion.reason { ": " code { (reason) } }
@@ -72,8 +73,9 @@ pub fn action(conclusion: &Conclusion) -> &'static str {
     conclusion.action.map_or("unknown", crate::outcome::Action::as_str)
 }
 
-pub fn account(conclusion: &Conclusion) -> String {
-    conclusion.kf_account.as_deref().map_or_else(|| "not readable".to_owned(), clip)
+/// The account, where it is one: anything else may be any text, a person's name for one.
+pub fn account(given: Option<&str>) -> &str {
+    given.filter(|text| KfAccount::is_one(text)).unwrap_or("not an account")
 }
 
 #[cfg(test)]

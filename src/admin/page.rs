@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Deserialize;
 
-use super::official_accounts::Census;
+use super::official_accounts::Accounts;
 use super::words::{moment, number, relative, size, span};
 use super::{Port, look_up, outcomes};
 use crate::ledger;
-use crate::metrics::{Metrics, NotReady};
-use crate::readiness::WhyNot;
+use crate::metrics::Metrics;
+use crate::readiness::{NotReady, WhyNot};
 
 const STYLE: &str = include_str!("page.css");
 /// How many outcomes are shown.
@@ -38,7 +38,7 @@ struct Headline {
 pub async fn overview(State(port): State<Port>, Query(asked): Query<Asked>) -> Response {
     let read = port.shown.recall.overview(OUTCOMES).await;
     let now = Timestamp::now();
-    let accounts = Census::of(port.shown.accounts.all());
+    let accounts = Accounts::of(port.shown.accounts.all());
     let headline = Headline::of(port.shown.readiness.is_stuck(), port.shown.readiness.why_not());
     let still = asked.still.is_some();
     let body = html! {
@@ -84,7 +84,7 @@ impl Headline {
         }
     }
 
-    fn show(&self, accounts: &Census, wechat_failing: bool, now: Timestamp) -> Markup {
+    fn show(&self, accounts: &Accounts, wechat_failing: bool, now: Timestamp) -> Markup {
         html! {
             header.headline.alert[self.trouble.is_some()] {
                 p.name { "kf-worker" }
@@ -133,7 +133,7 @@ fn tiles(metrics: &Metrics, census: Option<&ledger::Census>, now: Timestamp) -> 
     let tile = |name: &str, value: Option<String>, more: String| {
         html! { div { dt { (name) } dd { b { (value.unwrap_or_else(unknown)) } @if !more.is_empty() { " " span.age { (more) } } } } }
     };
-    let oldest = match census.map(|census| census.oldest_received_at) {
+    let oldest = match census.map(|census| census.oldest_since) {
         None => "the ledger can't be read".to_owned(),
         Some(None) => "nothing waits".to_owned(),
         Some(Some(oldest)) => format!("the oldest received {}", relative(oldest, now)),
@@ -191,7 +191,7 @@ mod tests {
         let since = Timestamp::UNIX_EPOCH;
         let shown = |stuck, why_not: Option<(NotReady, &str)>| {
             let why_not = why_not.map(|(reason, sentence)| WhyNot { reason, sentence: sentence.to_owned(), since });
-            Headline::of(stuck, why_not).show(&Census::of(none.all()), false, Timestamp::now()).into_string()
+            Headline::of(stuck, why_not).show(&Accounts::of(none.all()), false, Timestamp::now()).into_string()
         };
         let well = shown(false, None);
         assert!(well.contains("✓</span> Ready") && !well.contains("▲"), "{well}");

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 const MOST_PAUSES: usize = 20;
 
 pub async fn metrics(State(port): State<Port>) -> Response {
+    let _alone = port.scraping.lock().await;
     let Shown { metrics, readiness, accounts, .. } = &port.shown;
     accounts.show();
     metrics.readiness(readiness.why_not().map(|why_not| why_not.reason));

@@ -117,21 +117,21 @@ impl Delivery {
         let properties = event_properties(event, &event.command_id, sending.context());
         let outgoing = Outgoing { exchange: &exchange, routing_key: &event.routing_key, properties, body: &event.body };
         noted(sending, self.session.publisher().event(outgoing).await)?;
-        self.reply(event).await
+        self.reply(event).await.map(drop)
     }
 
-    /// Publishes a result to the message's `reply_to` alone, where it has one.
+    /// Publishes a result to the message's `reply_to` alone, where it has one. Answers whether it has.
     ///
     /// # Errors
     /// Where the broker has not confirmed.
-    pub async fn reply(&self, event: &Event) -> Result<(), PublishError> {
+    pub async fn reply(&self, event: &Event) -> Result<bool, PublishError> {
         let reply_to = self.properties.reply_to().as_ref().map(ShortString::as_str);
-        let Some(reply_to) = reply_to.filter(|name| !name.is_empty() && !self.session.names().owns(name)) else { return Ok(()) };
+        let Some(reply_to) = reply_to.filter(|name| !name.is_empty() && !self.session.names().owns(name)) else { return Ok(false) };
         let correlation_id = self.properties.correlation_id().as_ref().map_or(event.command_id.as_str(), ShortString::as_str);
         let sending = self.sending((DEFAULT_EXCHANGE, reply_to), event, correlation_id);
         let properties = event_properties(event, correlation_id, sending.context());
         let outgoing = Outgoing { exchange: "", routing_key: reply_to, properties, body: &event.body };
-        noted(sending, self.session.publisher().reply(outgoing).await)
+        noted(sending, self.session.publisher().reply(outgoing).await).map(|()| true)
     }
 
     fn sending(&self, (exchange, routing_key): (&str, &str), event: &Event, conversation: &str) -> Span {

@@ -71,7 +71,12 @@ impl TraceContext {
         self.state.as_deref()
     }
 
-    /// The headers that pass it on, by name.
+    /// The header that passes the trace on to somebody else's systems.
+    pub fn parent(&self) -> (&'static str, &str) {
+        (PARENT, &self.parent)
+    }
+
+    /// The headers that pass it on, by name, with what tracing systems keep of their own.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         [(PARENT, Some(&*self.parent)), (STATE, self.state())].into_iter().filter_map(|(name, value)| Some((name, value?)))
     }

@@ -27,8 +27,12 @@ pub fn read_traces(reader: &mut Reader) -> Option<Settings> {
     Some(Settings { otlp_url: with_path(&url), authorization, sample_ratio })
 }
 
+/// What is wrong with an address. A query would hold what belongs into `authorization`, and the path is put behind it.
 /// Spans hold nothing that is secret, so that they may travel in the clear to a collector near by; a secret may not.
 fn trouble(url: &str, secret: bool) -> Option<&'static str> {
+    if url.contains(['?', '#']) {
+        return Some("has a query or a fragment; put what the collector wants to see into `traces.authorization`");
+    }
     match trouble_with_url(&url.replacen("http://", "https://", 1)) {
         None if secret && trouble_with_url(url).is_some() => {
             Some("is http: `traces.authorization` would be readable on the way; use https (http is taken for this machine alone)")

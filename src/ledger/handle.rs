@@ -33,8 +33,8 @@ impl Ledger {
     pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let (requests, queue) = mpsc::unbounded_channel();
         let id = match &settings.place {
-            Place::Sqlite(path) => sqlite::start(path, settings, queue)?,
-            Place::Postgres(url) => postgres::start(url, settings, queue).await?,
+            Place::Sqlite(path) => sqlite::start(path, settings, Arc::clone(&metrics), queue)?,
+            Place::Postgres(url) => postgres::start(url, settings, Arc::clone(&metrics), queue).await?,
         };
         Ok(Self { requests, id, shared: settings.place.is_shared(), lease: settings.lease, metrics })
     }

@@ -56,8 +56,8 @@ pub enum Stage {
 pub struct Census {
     /// Accepted commands without an outcome.
     pub unfinished: u64,
-    /// When the one of them that was accepted first was received.
-    pub oldest_received_at: Option<Timestamp>,
+    /// When the oldest of them was received, or replayed last.
+    pub oldest_since: Option<Timestamp>,
     /// SQLite's file with its write-ahead log; the tables of PostgreSQL with their indexes.
     pub size_bytes: u64,
 }

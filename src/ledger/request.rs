@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::sheet::{Keys, Sheet};
 use super::{Attendance, FetchedToken, Fetcher, KeptPause, LedgerError, Position, StoredToken, TokenTurn, Wanted};
+use crate::metrics::Metrics;
 use crate::outcome::Scope;
 
 /// Requests that share one transaction at most.
@@ -111,6 +112,15 @@ pub fn keys_of(decisions: &[Box<dyn Decision>]) -> Keys {
         keys.join(decision.keys());
     }
     keys
+}
+
+/// Counts the outcomes that a transaction has written: here and nowhere else, so that each is counted once, whoever is told.
+pub fn count_ended(sheet: &Sheet, metrics: &Metrics) {
+    for command in sheet.ended() {
+        if let Some(ended) = &command.ended {
+            metrics.finished(command.action, command.kf_account.as_deref(), ended.status, ended.reason);
+        }
+    }
 }
 
 /// Answers all that shared a transaction.

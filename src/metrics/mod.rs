@@ -1,5 +1,8 @@
 //! Every metric once: what it counts, under which labels, and all label sets at 0 from the start.
 
+mod at_start;
+mod official_accounts;
+mod record;
 #[cfg(test)]
 mod reference;
 mod table;
@@ -8,14 +11,14 @@ mod words;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 pub use table::Entry;
-pub use words::{CallClass, EventEnd, LedgerOperation, NotReady};
+pub use words::{CallClass, EventEnd, LedgerOperation};
 
-use crate::event::Conclusion;
-use crate::outcome::{Action, AttemptFailure, Reason, Status};
+use crate::outcome::Status;
+use official_accounts::Known;
 use table::{Kind, table};
 
 /// How long a call to WeChat takes: from what a test does to the longest timeout that makes sense, in seconds.
@@ -29,18 +32,23 @@ const QUEUE: [f64; 11] = [1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_4
 
 /// The ways in which WeChat's list can differ from what was asked for.
 const DRIFT: [&str; 3] = ["missing", "unexpected", "renamed"];
+/// How a fetch of a token can end.
+const FETCHES: [&str; 2] = ["ok", "failed"];
 /// How a command of a known Official Account can end.
 const ENDS: [Status; 3] = [Status::Succeeded, Status::Failed, Status::Superseded];
 
 table! {
     /// The worker's metrics, prefix `kf_`.
-    pub struct Metrics {
+    pub struct Metrics besides {
+        /// Whose series there are.
+        known: Known,
+    } {
         "Commands" {
             /// Messages taken from the commands queues, redeliveries and returning copies included
             pub commands_received: IntCounter = "kf_commands_received_total",
             /// Messages that the broker had delivered before
             pub commands_redelivered: IntCounter = "kf_commands_redelivered_total",
-            /// Commands answered from the ledger since they had an outcome
+            /// Commands answered from the ledger, because it had their outcome
             pub repeats: IntCounter = "kf_repeats_total",
             /// Outcomes reached, by action, status and reason (none for a success)
             results: IntCounterVec = "kf_results_total" by ["action", "status", "reason"],
@@ -51,7 +59,7 @@ table! {
             pub processing: Histogram = "kf_processing_seconds" in PROCESSING,
             /// Messages taken and not yet acknowledged
             commands_held: IntGauge = "kf_commands_held",
-            /// Messages taken and not yet acknowledged at most (worker.window)
+            /// The most messages that are held at once (worker.window)
             pub commands_held_limit: IntGauge = "kf_commands_held_limit",
             /// When a command was last finished and acknowledged; 0 before the first one of this process
             pub last_finished: IntGauge = "kf_last_finished_timestamp_seconds",
@@ -81,7 +89,7 @@ table! {
             pub wechat_host_changes: IntCounter = "kf_wechat_host_changes_total",
             /// Calls in flight at WeChat
             calls_in_flight: IntGauge = "kf_calls_in_flight",
-            /// Calls in flight at WeChat at most (worker.concurrency)
+            /// The most calls that are in flight at WeChat at once (worker.concurrency)
             pub calls_in_flight_limit: IntGauge = "kf_calls_in_flight_limit",
             /// 1 while nearly every call fails and one at a time is made
             pub wechat_failing: IntGauge = "kf_wechat_failing",
@@ -97,7 +105,7 @@ table! {
             pauses: IntCounterVec = "kf_pauses_total" by ["reason"],
             /// Outcomes reached by commands of a configured Official Account, by status
             official_account_results: IntCounterVec = "kf_official_account_results_total" by ["official_account", "status"],
-            /// Commands of an Official Account that are in hand
+            /// Commands of an Official Account that are held
             official_account_commands_held: IntGaugeVec = "kf_official_account_commands_held" by ["official_account"],
             /// kf accounts of an Official Account as WeChat listed them last, of 100; NaN before that
             official_account_kf_accounts: GaugeVec = "kf_official_account_kf_accounts" by ["official_account"],
@@ -112,7 +120,7 @@ table! {
         "Broker" {
             /// 1 while both connections to the broker are up
             pub broker_connected: IntGauge = "kf_broker_connected",
-            /// 1 while the broker takes no messages from us (an alarm)
+            /// 1 while the broker takes no messages from this worker (an alarm)
             pub broker_blocked: IntGauge = "kf_broker_blocked",
             /// Times that the broker was connected again and consumed from
             pub broker_reconnects: IntCounter = "kf_broker_reconnects_total",
@@ -126,13 +134,15 @@ table! {
             ledger_seconds: HistogramVec = "kf_ledger_seconds" by ["operation"] in LEDGER,
             /// Requests to the ledger that failed
             ledger_failures: IntCounterVec = "kf_ledger_failures_total" by ["operation"],
-            /// Size of the ledger: the file with its log, or the tables with their indexes
-            pub ledger_size: IntGauge = "kf_ledger_size_bytes",
-            /// Commands of the whole ledger that are accepted and have no outcome yet, those put off included
-            pub ledger_unfinished: IntGauge = "kf_ledger_unfinished_commands",
-            /// When the oldest command without an outcome was received first; 0 where there is none
-            pub ledger_oldest_unfinished: IntGauge = "kf_ledger_oldest_unfinished_timestamp_seconds",
-            /// Times that nothing could be recorded of a command, since another worker had taken its account
+            /// Size of the ledger: the file with its log, or the tables with their indexes; NaN while it can't be read
+            ledger_size: Gauge = "kf_ledger_size_bytes",
+            /// Commands of the whole ledger that are accepted and have no outcome yet, those put off included; NaN while it
+            /// can't be read
+            ledger_unfinished: Gauge = "kf_ledger_unfinished_commands",
+            /// When the oldest command without an outcome was received, or replayed last; 0 where there is none, NaN while
+            /// the ledger can't be read
+            ledger_oldest_unfinished: Gauge = "kf_ledger_oldest_unfinished_timestamp_seconds",
+            /// Times that nothing could be recorded of a command, because another worker had taken its account
             pub claims_lost: IntCounter = "kf_claims_lost_total",
         }
         "Worker" {
@@ -159,244 +169,6 @@ impl Metrics {
         metrics.start_at_zero();
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(metrics)
-    }
-
-    /// Makes every label set appear that can be known from the start.
-    fn start_at_zero(&self) {
-        for action in Action::ALL {
-            self.attempts.with_label_values(&[action.as_str()]);
-            self.results.with_label_values(&[action.as_str(), Status::Succeeded.as_str(), "none"]);
-            for (status, reasons) in [(Status::Failed, Reason::FAILED), (Status::Superseded, Reason::SUPERSEDED)] {
-                for reason in reasons {
-                    self.results.with_label_values(&[action.as_str(), status.as_str(), reason.as_str()]);
-                }
-            }
-        }
-        for reason in Reason::REJECTED {
-            for action in ["add", "delete", "unknown"] {
-                self.results.with_label_values(&[action, Status::Rejected.as_str(), reason.as_str()]);
-            }
-        }
-        for reason in Reason::PAUSING {
-            for counter in [&self.pauses, &self.retries] {
-                counter.with_label_values(&[reason.as_str()]);
-            }
-            self.official_accounts_paused.with_label_values(&[reason.as_str()]);
-        }
-        for reason in Reason::PAUSING.iter().chain(Reason::WAITING) {
-            for counter in [&self.waits, &self.put_off] {
-                counter.with_label_values(&[reason.as_str()]);
-            }
-        }
-        for reason in Reason::FAILED.iter().chain(Reason::DEAD) {
-            self.dead_letters.with_label_values(&[reason.as_str()]);
-        }
-        for endpoint in words::ENDPOINTS {
-            self.wechat_call_seconds.with_label_values(&[endpoint]);
-            for class in CallClass::ALL {
-                self.wechat_calls.with_label_values(&[endpoint, class.as_str()]);
-            }
-        }
-        for end in EventEnd::ALL {
-            self.events.with_label_values(&[end.as_str()]);
-        }
-        for operation in LedgerOperation::ALL {
-            self.ledger_seconds.with_label_values(&[operation.as_str()]);
-            self.ledger_failures.with_label_values(&[operation.as_str()]);
-        }
-        for reason in NotReady::ALL {
-            self.not_ready.with_label_values(&[reason.as_str()]);
-        }
-    }
-
-    /// A command has reached its outcome. The Official Account is told where it is configured, since anybody can invent
-    /// others.
-    pub fn finished(&self, conclusion: &Conclusion, official_account: Option<&str>) {
-        let action = conclusion.action.map_or("unknown", Action::as_str);
-        let reason = conclusion.reason.map_or("none", Reason::as_str);
-        let status = conclusion.status;
-        self.results.with_label_values(&[action, status.as_str(), reason]).inc();
-        if let Some(official_account) = official_account.filter(|_| ENDS.contains(&status)) {
-            self.official_account_results.with_label_values(&[official_account, status.as_str()]).inc();
-        }
-    }
-
-    /// A message was taken for the first time, so long after it was sent.
-    pub fn waited_in_queue(&self, waited: Duration) {
-        observe(&self.queue_wait, waited);
-    }
-
-    /// A call to WeChat begins; it is in flight until the answer is dropped, also where it is given up.
-    pub fn attempt(&self, action: Action) -> Counted {
-        self.attempts.with_label_values(&[action.as_str()]).inc();
-        Counted::new(&self.calls_in_flight)
-    }
-
-    /// Calls in flight at WeChat.
-    pub fn in_flight(&self) -> i64 {
-        self.calls_in_flight.get()
-    }
-
-    /// Messages taken and not yet acknowledged.
-    pub fn held(&self) -> i64 {
-        self.commands_held.get()
-    }
-
-    /// A message was taken; it is held until the answer is dropped.
-    pub fn hold(&self) -> Counted {
-        Counted::new(&self.commands_held)
-    }
-
-    /// An attempt has failed and will be made again.
-    pub fn retried(&self, reason: Reason) {
-        self.retries.with_label_values(&[reason.as_str()]).inc();
-    }
-
-    /// A command has to wait.
-    pub fn waits(&self, reason: Reason) {
-        self.waits.with_label_values(&[reason.as_str()]).inc();
-    }
-
-    /// A command was moved to a deferred queue.
-    pub fn put_off(&self, reason: Reason) {
-        self.put_off.with_label_values(&[reason.as_str()]).inc();
-    }
-
-    /// A copy was put into the dead letters.
-    pub fn dead_letter(&self, reason: Reason) {
-        self.dead_letters.with_label_values(&[reason.as_str()]).inc();
-    }
-
-    /// A call has ended, with this errcode where WeChat answered one, and this failure where it did not reach its end.
-    /// Errcodes that nobody has documented share one label, since WeChat can invent any number.
-    pub fn wechat_call(&self, endpoint: &str, errcode: Option<i64>, failure: Option<&AttemptFailure>) {
-        let class = CallClass::of(failure);
-        self.wechat_calls.with_label_values(&[endpoint, class.as_str()]).inc();
-        if let Some(errcode) = errcode {
-            let label = if class == CallClass::Unknown { "other".to_owned() } else { errcode.to_string() };
-            self.wechat_errcodes.with_label_values(&[endpoint, &label]).inc();
-        }
-    }
-
-    /// How long calls of an endpoint take.
-    pub fn wechat_call_seconds(&self, endpoint: &str) -> Histogram {
-        self.wechat_call_seconds.with_label_values(&[endpoint])
-    }
-
-    /// Makes the series of a host of WeChat's API appear; it is used, or not.
-    pub fn wechat_host(&self, host: &str, used: bool) {
-        self.wechat_host.with_label_values(&[host]).set(used.into());
-        for answered in ["true", "false"] {
-            self.wechat_host_calls.with_label_values(&[host, answered]);
-        }
-    }
-
-    /// A request to a host of WeChat's API has ended.
-    pub fn wechat_host_call(&self, host: &str, answered: bool) {
-        self.wechat_host_calls.with_label_values(&[host, if answered { "true" } else { "false" }]).inc();
-    }
-
-    /// A token was fetched, or could not be.
-    pub fn token_fetched(&self, official_account: &str, well: bool) {
-        self.token_fetches.with_label_values(&[official_account, if well { "ok" } else { "failed" }]).inc();
-    }
-
-    /// Makes the series of an Official Account appear. What is not known yet is no number.
-    pub fn knows_official_account(&self, official_account: &str) {
-        for result in ["ok", "failed"] {
-            self.token_fetches.with_label_values(&[official_account, result]);
-        }
-        for status in ENDS {
-            self.official_account_results.with_label_values(&[official_account, status.as_str()]);
-        }
-        self.official_account_commands_held.with_label_values(&[official_account]);
-        self.token_expiry.with_label_values(&[official_account]);
-        self.official_account_kf_accounts.with_label_values(&[official_account]).set(f64::NAN);
-        for kind in DRIFT {
-            self.official_account_drift.with_label_values(&[official_account, kind]).set(f64::NAN);
-        }
-    }
-
-    /// Removes the series of an Official Account that is configured no more.
-    pub fn forgets_official_account(&self, official_account: &str) {
-        // What was never there need not be removed.
-        for result in ["ok", "failed"] {
-            let _ = self.token_fetches.remove_label_values(&[official_account, result]);
-        }
-        for status in ENDS {
-            let _ = self.official_account_results.remove_label_values(&[official_account, status.as_str()]);
-        }
-        for reason in Reason::PAUSING {
-            let _ = self.official_account_paused.remove_label_values(&[official_account, reason.as_str()]);
-        }
-        for kind in DRIFT {
-            let _ = self.official_account_drift.remove_label_values(&[official_account, kind]);
-        }
-        let _ = self.official_account_kf_accounts.remove_label_values(&[official_account]);
-        for gauge in [&self.official_account_commands_held, &self.token_expiry] {
-            let _ = gauge.remove_label_values(&[official_account]);
-        }
-    }
-
-    /// Shows how many Official Accounts there are, and how many of them are paused for each reason.
-    pub fn official_accounts(&self, configured: usize, paused: impl Fn(Reason) -> usize) {
-        self.official_accounts.set(gauge(configured));
-        for reason in Reason::PAUSING {
-            self.official_accounts_paused.with_label_values(&[reason.as_str()]).set(gauge(paused(*reason)));
-        }
-    }
-
-    /// Shows how many commands of an Official Account are in hand.
-    pub fn official_account_commands_held(&self, official_account: &str, held: usize) {
-        self.official_account_commands_held.with_label_values(&[official_account]).set(gauge(held));
-    }
-
-    /// Shows when the token that is held for an Official Account ends, in seconds since 1970; 0 where none is held.
-    pub fn token_expiry(&self, official_account: &str, ends_at: i64) {
-        self.token_expiry.with_label_values(&[official_account]).set(ends_at);
-    }
-
-    /// Whether an Official Account is paused for a reason.
-    pub fn paused(&self, official_account: &str, reason: Reason, yes: bool) {
-        self.official_account_paused.with_label_values(&[official_account, reason.as_str()]).set(yes.into());
-    }
-
-    /// A pause has begun.
-    pub fn pause_begins(&self, reason: Reason) {
-        self.pauses.with_label_values(&[reason.as_str()]).inc();
-    }
-
-    /// WeChat listed so many kf accounts.
-    pub fn kf_accounts(&self, official_account: &str, used: usize) {
-        self.official_account_kf_accounts.with_label_values(&[official_account]).set(small(used));
-    }
-
-    /// So many kf accounts are missing, unexpected, and differently named.
-    pub fn drift(&self, official_account: &str, counts: [usize; 3]) {
-        for (kind, count) in DRIFT.into_iter().zip(counts) {
-            self.official_account_drift.with_label_values(&[official_account, kind]).set(small(count));
-        }
-    }
-
-    /// A result event was published, or was to be.
-    pub fn event(&self, end: EventEnd) {
-        self.events.with_label_values(&[end.as_str()]).inc();
-    }
-
-    /// A request to the ledger took so long, and went well or not.
-    pub fn ledger(&self, operation: LedgerOperation, took: Duration, well: bool) {
-        observe(&self.ledger_seconds.with_label_values(&[operation.as_str()]), took);
-        if !well {
-            self.ledger_failures.with_label_values(&[operation.as_str()]).inc();
-        }
-    }
-
-    /// Whether the worker is ready, and if not, why.
-    pub fn readiness(&self, why_not: Option<NotReady>) {
-        self.ready.set(why_not.is_none().into());
-        for reason in NotReady::ALL {
-            self.not_ready.with_label_values(&[reason.as_str()]).set((why_not == Some(*reason)).into());
-        }
     }
 
     /// Everything in Prometheus' text format.
@@ -434,18 +206,10 @@ pub fn observe(histogram: &Histogram, took: Duration) {
     histogram.observe(took.as_secs_f64());
 }
 
-fn gauge(count: usize) -> i64 {
-    count.try_into().unwrap_or(i64::MAX)
-}
-
-/// A number of kf accounts; an Official Account holds 100.
-fn small(count: usize) -> f64 {
-    u32::try_from(count).unwrap_or(u32::MAX).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Reason;
 
     fn series(metrics: &Metrics) -> Vec<String> {
         let text = metrics.text().unwrap();
@@ -477,15 +241,8 @@ mod tests {
         assert_eq!(series(&metrics).len() - before.len(), 12);
         metrics.forgets_official_account("test");
         assert_eq!(series(&metrics), before);
-    }
-
-    #[test]
-    fn a_metric_that_is_not_known_yet_is_in_the_list_all_the_same() {
-        let names: Vec<&str> = Metrics::ALL.iter().map(|entry| entry.name).collect();
-        let text = Metrics::new().unwrap();
-        for line in text.text().unwrap().lines().filter_map(|line| line.strip_prefix("# TYPE kf_")) {
-            let name = format!("kf_{}", line.split(' ').next().unwrap());
-            assert!(names.contains(&name.as_str()), "{name}");
-        }
+        metrics.token_fetched("test", true);
+        metrics.kf_accounts("test", 91);
+        assert_eq!(series(&metrics), before, "what is learned later brings nothing back");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{CallClass, DRIFT, Entry, EventEnd, LedgerOperation, Metrics, NotReady, words};
+use super::{CallClass, DRIFT, Entry, EventEnd, FETCHES, LedgerOperation, Metrics, words};
 use crate::outcome::{Action, Reason, Status};
+use crate::readiness::NotReady;
 
 const PAGE: &str = "docs/metrics.md";
 
@@ -73,7 +74,7 @@ fn labels() -> Vec<(&'static str, String)> {
         ("host", "name and port of `wechat.base_url` and `wechat.fallback_urls`".to_owned()),
         ("answered", list(["true", "false"])),
         ("kind", list(DRIFT)),
-        ("result", format!("of tokens {}; of events {}", list(["ok", "failed"]), list(EventEnd::ALL.iter().map(|word| word.as_str())))),
+        ("result", format!("of tokens {}; of events {}", list(FETCHES), list(EventEnd::ALL.iter().map(|word| word.as_str())))),
         ("operation", list(LedgerOperation::ALL.iter().map(|word| word.as_str()))),
         ("version", "the worker's version".to_owned()),
     ]

@@ -1,7 +1,9 @@
 //! Makes metrics from a table in which each stands once: its documentation is its help text, and all of it is the reference.
 
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// What a table says of a metric.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +41,11 @@ pub fn register<K: Kind>(registry: &Registry, entry: &Entry) -> Result<K, promet
     Ok(metric)
 }
 
-/// Defines a struct of metrics, a function that makes and registers them, and the list of all of them.
+/// Defines a struct of metrics (besides what it begins with as its default), a function that makes and registers them, and the list of all of them.
 macro_rules! table {
     (
         $(#[$meta:meta])*
-        pub struct $Name:ident {
+        pub struct $Name:ident besides { $($(#[$note:meta])* $own:ident: $Own:ty,)+ } {
             $($section:literal {
                 $(
                     $(#[doc = $help:literal])+
@@ -55,6 +57,7 @@ macro_rules! table {
         $(#[$meta])*
         pub struct $Name {
             registry: prometheus::Registry,
+            $($(#[$note])* $own: $Own,)+
             $($( $(#[doc = $help])+ $vis $field: $Kind, )+)+
         }
 
@@ -73,7 +76,7 @@ macro_rules! table {
                 let mut entries = Self::ALL.iter();
                 // The list and this are made from the same table, in the same order.
                 let mut next = || entries.next().ok_or_else(|| prometheus::Error::Msg("the table of metrics has ended".to_owned()));
-                Ok(Self { $($($field: table::register(&registry, next()?)?,)+)+ registry })
+                Ok(Self { $($($field: table::register(&registry, next()?)?,)+)+ $($own: <$Own>::default(),)+ registry })
             }
         }
     };
@@ -113,6 +116,13 @@ impl Kind for IntGaugeVec {
     const NAME: &'static str = "gauge";
     fn make(entry: &Entry) -> Result<Self, prometheus::Error> {
         Self::new(opts(entry), entry.labels)
+    }
+}
+
+impl Kind for Gauge {
+    const NAME: &'static str = "gauge";
+    fn make(entry: &Entry) -> Result<Self, prometheus::Error> {
+        Self::with_opts(opts(entry))
     }
 }
 

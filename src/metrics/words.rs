@@ -1,30 +1,11 @@
 //! The words that only metrics use: closed lists, so that labels stay few.
 
-use crate::outcome::{AttemptFailure, Class};
-
-/// Defines a closed list of words for a label.
-macro_rules! labels {
-    ($(#[$meta:meta])* $Name:ident { $($(#[$doc:meta])* $Variant:ident = $word:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $Name { $($(#[$doc])* $Variant,)+ }
-
-        impl $Name {
-            /// Every word of the list.
-            pub const ALL: &'static [Self] = &[$(Self::$Variant,)+];
-
-            /// The word as it stands in a label.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$Variant => $word,)+ }
-            }
-        }
-    };
-}
+use crate::outcome::{AttemptFailure, Class, words};
 
 /// What can be asked of WeChat.
 pub const ENDPOINTS: [&str; 4] = ["add", "delete", "list", "token"];
 
-labels! {
+words! {
     /// What an answer of WeChat's meant.
     CallClass {
         /// It was done, or the wanted state held already.
@@ -55,7 +36,7 @@ impl CallClass {
     pub fn of(failure: Option<&AttemptFailure>) -> Self {
         let Some(failed) = failure else { return Self::Ok };
         match failed.class {
-            Class::Retry if failed.failure.answer.is_none() => Self::Unanswered,
+            _ if failed.failure.answer.is_none() => Self::Unanswered,
             Class::Retry => Self::Transient,
             Class::Token | Class::TokenUnchanged { .. } => Self::Token,
             Class::Unknown => Self::Unknown,
@@ -69,7 +50,7 @@ impl CallClass {
     }
 }
 
-labels! {
+words! {
     /// What became of a result event.
     EventEnd {
         /// A queue has it.
@@ -83,7 +64,7 @@ labels! {
     }
 }
 
-labels! {
+words! {
     /// What the ledger is asked.
     LedgerOperation {
         /// To accept messages.
@@ -96,19 +77,5 @@ labels! {
         Finish = "finish",
         /// Anything else.
         Other = "other",
-    }
-}
-
-labels! {
-    /// Why a worker is not ready.
-    NotReady {
-        Starting = "starting",
-        Draining = "draining",
-        /// The broker can't be used.
-        Disconnected = "disconnected",
-        /// The broker takes no messages from us.
-        Blocked = "blocked",
-        /// The ledger can't be used.
-        Ledger = "ledger",
     }
 }

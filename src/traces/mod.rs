@@ -35,8 +35,8 @@ pub struct Settings {
 
 /// The exporter could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("spans can't be exported to `traces.otlp_url`: {0}")]
-pub struct StartError(String);
+#[error("spans can't be exported: `traces.otlp_url` is no address, or the system's certificates can't be used")]
+pub struct StartError;
 
 /// Makes spans, or nothing where none are exported.
 #[derive(Clone, Default)]
@@ -69,11 +69,11 @@ impl Traces {
     /// Where the address or the system's certificates can't be used.
     pub fn start(settings: Option<&Settings>) -> Result<Self, StartError> {
         let Some(settings) = settings else { return Ok(Self::default()) };
-        let failed = |error: &dyn std::fmt::Display| StartError(error.to_string());
-        let collector = Collector::new(settings.authorization.clone()).map_err(|error| failed(&error))?;
+        // The errors themselves may hold the address, and a secret in it.
+        let collector = Collector::new(settings.authorization.clone()).map_err(|_| StartError)?;
         let exporter = SpanExporter::builder().with_http().with_http_client(collector).with_endpoint(&settings.otlp_url);
         // The client tries again itself: the exporter would sleep on a thread that others need.
-        let mut exporter = exporter.with_retry_policy(RetryPolicy::disabled()).build().map_err(|error| failed(&error))?;
+        let mut exporter = exporter.with_retry_policy(RetryPolicy::disabled()).build().map_err(|_| StartError)?;
         let resource = Resource::builder().with_service_name(env!("CARGO_PKG_NAME"));
         let resource = resource.with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
         exporter.set_resource(&resource);

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::answer::{self, Endpoint, WeChatAnswer};
 use super::codes::{self, Verdict};
 use super::hosts::Hosts;
+use crate::command::TraceContext;
 use crate::metrics::Metrics;
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
 use crate::traces::{Span, Traces};
@@ -105,10 +106,10 @@ impl Http {
     }
 }
 
-/// The request with what lets its trace go on.
+/// The request with what lets its trace go on; what tracing systems keep of their own is nobody's business out there.
 fn traced(request: RequestBuilder, span: &Span) -> RequestBuilder {
-    let headers = span.context().into_iter().flat_map(|context| context.headers());
-    headers.fold(request, |request, (name, value)| request.header(name, value))
+    let parent = span.context().map(TraceContext::parent);
+    parent.into_iter().fold(request, |request, (name, value)| request.header(name, value))
 }
 
 /// Tells in the span how a request went. That an account exists already, or is gone already, is no error.

@@ -119,15 +119,20 @@ impl WeChat {
         Ok(list.iter().map(|entry| Listed { kf_account: text(entry, "kf_account"), nickname: text(entry, "kf_nick") }).collect())
     }
 
-    /// Counts an answer, and parts what reached its end from what did not.
+    /// Counts an answer of WeChat's, and judges it.
     fn judged(&self, endpoint: Endpoint, answer: Result<WeChatAnswer, AttemptFailure>) -> Result<(Reached, WeChatAnswer), AttemptFailure> {
         let errcode = answer.as_ref().ok().map(|answer| answer.errcode);
-        let judged = answer.and_then(|answer| match codes::verdict(endpoint, answer.errcode) {
-            Verdict::Done => Ok((Reached::Done, answer)),
-            Verdict::Already => Ok((Reached::Already, answer)),
-            Verdict::Trouble(class, reason) => Err(answer.into_failure(class, reason)),
-        });
+        let judged = answer.and_then(|answer| judge(endpoint, answer));
         self.metrics.wechat_call(endpoint.as_str(), errcode, judged.as_ref().err());
         judged
+    }
+}
+
+/// Parts what reached its end from what did not.
+fn judge(endpoint: Endpoint, answer: WeChatAnswer) -> Result<(Reached, WeChatAnswer), AttemptFailure> {
+    match codes::verdict(endpoint, answer.errcode) {
+        Verdict::Done => Ok((Reached::Done, answer)),
+        Verdict::Already => Ok((Reached::Already, answer)),
+        Verdict::Trouble(class, reason) => Err(answer.into_failure(class, reason)),
     }
 }

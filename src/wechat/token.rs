@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{self, Endpoint, WeChatAnswer};
-use super::{Token, WeChat};
+use super::{Token, WeChat, judge};
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
 use crate::secret::Secret;
 
@@ -127,7 +127,8 @@ impl WeChat {
             failed.failure.detail = "The token server did not answer {\"access_token\":…,\"expires_in\":…}.".to_owned();
             failed
         });
-        self.fetched(Endpoint::Token, "access_token", answer)
+        // It is no answer of WeChat's, and is not counted as one.
+        fetched("access_token", answer.and_then(|answer| judge(Endpoint::Token, answer))?.1)
     }
 
     /// The verify ticket that a third-party platform keeps at its own server: as plain text, or in JSON as WeChat
@@ -164,17 +165,21 @@ impl WeChat {
     }
 
     fn fetched(&self, endpoint: Endpoint, name: &str, answer: Result<WeChatAnswer, AttemptFailure>) -> Result<Fetched, AttemptFailure> {
-        let (_, answer) = self.judged(endpoint, answer)?;
-        let text = |name: &str| answer.body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let life = answer.body.get("expires_in").and_then(Value::as_u64);
-        match text(name).zip(life) {
-            Some((token, life)) => Ok(Fetched {
-                token: Token::new(token.to_owned()),
-                // Nobody's token is good for longer, and no sum of times may overflow.
-                life: Duration::from_secs(life.min(LONGEST_LIFE)),
-                refresh_token: text("authorizer_refresh_token").map(|text| Secret::from(text.to_owned())),
-            }),
-            None => Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer)),
-        }
+        fetched(name, self.judged(endpoint, answer)?.1)
+    }
+}
+
+/// The token in an answer, under this name.
+fn fetched(name: &str, answer: WeChatAnswer) -> Result<Fetched, AttemptFailure> {
+    let text = |name: &str| answer.body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let life = answer.body.get("expires_in").and_then(Value::as_u64);
+    match text(name).zip(life) {
+        Some((token, life)) => Ok(Fetched {
+            token: Token::new(token.to_owned()),
+            // Nobody's token is good for longer, and no sum of times may overflow.
+            life: Duration::from_secs(life.min(LONGEST_LIFE)),
+            refresh_token: text("authorizer_refresh_token").map(|text| Secret::from(text.to_owned())),
+        }),
+        None => Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer)),
     }
 }

@@ -9,8 +9,8 @@ use super::settle::{self, Fate};
 use super::{Job, Worker};
 use crate::accounts::OfficialAccount;
 use crate::broker::Delivery;
-use crate::command::{Command, Decoded, Given, decode};
-use crate::event::{Conclusion, generation_of_dead_letter, now, since};
+use crate::command::{Command, Decoded, Given, KfAccount, decode};
+use crate::event::{generation_of_dead_letter, now, since};
 use crate::ledger::{Acceptance, Arrival, Arrived, LedgerError, Origin, Ticket};
 use crate::outcome::Action;
 
@@ -34,16 +34,16 @@ impl Worker {
         let mut arrived = Vec::with_capacity(deliveries.len());
         let mut arrivals = Vec::with_capacity(deliveries.len());
         for mut delivery in deliveries {
-            delivery.begin(&self.traces);
             self.metrics.commands_received.inc();
             self.metrics.commands_redelivered.inc_by(delivery.redelivered.into());
             if let Some(sent_at) = first_sent_at(&delivery) {
                 self.metrics.waited_in_queue(since(sent_at));
             }
-            match self.sort(&delivery) {
+            match self.sort(&mut delivery) {
                 Sorted::Arrived(message, origin) => {
                     let Given { command_id, kf_account, action, .. } = settle::given(&message);
-                    delivery.span.command(command_id, kf_account.as_deref(), action.map(Action::as_str));
+                    let kf_account = kf_account.as_deref().filter(|text| KfAccount::is_one(text));
+                    delivery.span.command(command_id, kf_account, action.map(Action::as_str));
                     arrivals.push(Arrival { message: message.clone(), received_at, origin });
                     arrived.push((delivery, message));
                 }
@@ -69,10 +69,7 @@ impl Worker {
             (Acceptance::Unfinished(ticket), Arrived::Command(command)) => Next::Lane(command, ticket),
             // Only commands wait: what is refused is finished as it is accepted.
             (Acceptance::Unfinished(_), Arrived::Refused(_)) => Next::Ends(Fate::GivenBack),
-            (Acceptance::Decided(finished), _) => {
-                self.count(&finished.conclusion);
-                Next::Ends(Fate::Concluded(finished))
-            }
+            (Acceptance::Decided(finished), _) => Next::Ends(Fate::Concluded(finished)),
             (Acceptance::Repeat(finished), _) => {
                 self.metrics.repeats.inc();
                 Next::Ends(Fate::Repeated(finished))
@@ -82,22 +79,17 @@ impl Worker {
         }
     }
 
-    /// Counts an outcome that was reached now.
-    pub(super) fn count(&self, conclusion: &Conclusion) {
-        let wechat_id = conclusion.kf_account.as_deref().and_then(|kf_account| kf_account.split_once('@')).map(|(_, wechat_id)| wechat_id);
-        let official_account = wechat_id.and_then(|wechat_id| self.accounts.get(wechat_id));
-        self.metrics.finished(conclusion, official_account.as_ref().map(|official_account| official_account.wechat_id()));
-    }
-
     /// Who sent it comes first, then what it says. What the worker itself sent is authorised by its ledger entry.
-    fn sort(&self, delivery: &Delivery) -> Sorted {
+    fn sort(&self, delivery: &mut Delivery) -> Sorted {
+        let ours = delivery.is_put_off_copy() || delivery.replay_of().is_some();
+        if !ours && let Err(failure) = self.rules.check_sender(delivery.message.user_id.as_deref()) {
+            return Sorted::Ends(settle::not_authorised(&delivery.message, None, failure));
+        }
+        // A stranger's trace is not gone on with, as it may stand in the body.
+        delivery.begin(&self.traces);
         let message = &delivery.message;
         let user = message.user_id.as_deref();
         let (put_off, replay_of) = (delivery.is_put_off_copy(), delivery.replay_of());
-        let ours = put_off || replay_of.is_some();
-        if !ours && let Err(failure) = self.rules.check_sender(user) {
-            return Sorted::Ends(settle::not_authorised(message, None, failure));
-        }
         let command = match decode(message) {
             Decoded::Command(command) => command,
             Decoded::Unreadable(failure) => return Sorted::Ends(Fate::DeadLettered(failure)),

@@ -14,7 +14,7 @@ use crate::accounts::{Credentials, NoToken, OfficialAccount, Sources, Way};
 use crate::calls::Permit;
 use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
-use crate::ledger::{Begun, Claim, Ending, LedgerError, Position, Recorded};
+use crate::ledger::{Begun, Claim, LedgerError, Position};
 use crate::outcome::{Action, AttemptFailure, Class, Effect, Failure, Outcome, Reason, Scope};
 use crate::wechat::{Reached, Token};
 
@@ -241,11 +241,6 @@ impl Worker {
         let dead_letter = matches!(outcome, Outcome::Failed(_));
         let claim = job.claim.map(|claim| claim.epoch);
         let recorded = self.ledger.finish(job.ticket.position, claim, conclusion, dead_letter).await;
-        match &recorded {
-            Ok(Recorded { finished: Some(finished), ending: Ending::Ours }) => self.count(&finished.conclusion),
-            Ok(Recorded { finished: Some(_), ending: Ending::ClaimLost { .. } }) => self.metrics.repeats.inc(),
-            Ok(Recorded { finished: None, .. }) | Err(_) => {}
-        }
         self.after_recording(job, recorded).await
     }
 }

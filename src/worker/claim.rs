@@ -61,11 +61,8 @@ impl Worker {
         job.hold = Some(match obstacle {
             Obstacle::Finished(finished) => {
                 return Some(match finished.conclusion.status {
-                    // The ledger itself has just decided.
-                    Status::Superseded | Status::Failed => {
-                        self.count(&finished.conclusion);
-                        Fate::Concluded(finished)
-                    }
+                    // The ledger itself has decided.
+                    Status::Superseded | Status::Failed => Fate::Concluded(finished),
                     // Another delivery of the command has carried it out.
                     Status::Succeeded | Status::Rejected => {
                         self.metrics.repeats.inc();
@@ -113,7 +110,13 @@ impl Worker {
         if recorded.ending != Ending::Ours && recorded.finished.is_none() {
             job.hold = Some(Hold::Until(Instant::now() + self.retry.initial));
         }
-        Ok(recorded.finished.map(Fate::Concluded))
+        Ok(recorded.finished.map(|finished| match recorded.ending {
+            Ending::Ours => Fate::Concluded(finished),
+            Ending::ClaimLost { .. } => {
+                self.metrics.repeats.inc();
+                Fate::Repeated(finished)
+            }
+        }))
     }
 
     /// Where the claim of a call was lost, nothing was recorded of it, and what it did may have to be undone.

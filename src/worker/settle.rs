@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::broker::{Delivery, PublishError};
-use crate::command::{Command, Given, Message, TraceContext};
+use crate::command::{Command, Given, KfAccount, Message, TraceContext};
 use crate::event::{Conclusion, History, Identity, Told, conclude, dead_letter_id, now};
 use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
 use crate::metrics::observe;
@@ -90,13 +90,16 @@ impl Worker {
             Fate::Repeated(finished) => self.publish_outcome(delivery, &finished, true).await,
             Fate::Answered(conclusion) => {
                 delivery.publish(&conclusion.event()?).await?;
+                let Conclusion { action, kf_account, status, reason, .. } = &*conclusion;
+                self.metrics.finished(*action, kf_account.as_deref(), *status, *reason);
                 tell_outcome(delivery, &conclusion, false);
                 Ok(())
             }
             Fate::NotAuthorised(failure, answer) => {
                 self.dead_letter(delivery, &random_id(), &failure).await?;
-                if let Some(conclusion) = answer {
-                    delivery.reply(&conclusion.event()?).await?;
+                if let Some(conclusion) = answer
+                    && delivery.reply(&conclusion.event()?).await?
+                {
                     tell_outcome(delivery, &conclusion, false);
                 }
                 Ok(())
@@ -148,23 +151,24 @@ impl Worker {
             tracing::info!(position = position.0, %reason, delay, "a command was put off");
         }
         match recorded.finished {
-            Some(finished) => {
-                self.count(&finished.conclusion);
-                self.publish_outcome(delivery, &finished, false).await
-            }
+            Some(finished) => self.publish_outcome(delivery, &finished, false).await,
             None => Ok(()),
         }
     }
 }
 
-/// One line for each outcome that was published: ids and words, nobody's name.
+/// One line for each outcome that was published: ids and words, nobody's name. What a refused command calls its account may
+/// be any text, and is told only where it is an account.
 fn tell_outcome(delivery: &Delivery, conclusion: &Conclusion, repeat: bool) {
     let Conclusion { command_id, kf_account, status, .. } = conclusion;
     let action = conclusion.action.map(Action::as_str);
     let reason = conclusion.reason.map(Reason::as_str);
-    let Told { attempts, effect } = conclusion.told();
-    let trace_id = delivery.span.context().map(TraceContext::trace_id);
-    tracing::info!(command.id = command_id, kf_account, action, %status, effect, reason, attempts, repeat, trace_id, "outcome");
+    if tracing::enabled!(tracing::Level::INFO) {
+        let Told { attempts, effect } = conclusion.told();
+        let kf_account = kf_account.as_deref().filter(|text| KfAccount::is_one(text));
+        let trace_id = delivery.span.context().map(TraceContext::trace_id);
+        tracing::info!(command.id = command_id, kf_account, action, %status, effect, reason, attempts, repeat, trace_id, "outcome");
+    }
     delivery.span.outcome(status.as_str(), reason, *status == Status::Failed);
 }
 

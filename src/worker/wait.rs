@@ -13,7 +13,7 @@ use crate::accounts::{OfficialAccount, Pause};
 use crate::command::Command;
 use crate::event::since;
 use crate::lanes::Turn;
-use crate::ledger::{Ending, Position, Recorded, Ticket, Waiting};
+use crate::ledger::{Position, Ticket, Waiting};
 use crate::outcome::{Action, AttemptFailure, Class, Failure, Outcome, Reason, Scope};
 use crate::retry;
 
@@ -199,9 +199,6 @@ impl Worker {
         }
         let recorded = self.ledger.wait(job.ticket.position, waiting(job, failed, called)).await;
         job.recorded = Some(reason);
-        if let Ok(Recorded { finished: Some(superseded), ending: Ending::Ours }) = &recorded {
-            self.count(&superseded.conclusion);
-        }
         self.after_recording(job, recorded).await
     }
 

@@ -1,15 +1,15 @@
 //! The metrics of a real worker: what happens is counted where an operator looks, few series, and nothing that Prometheus' own checker minds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
+use std::io::{Seek as _, Write as _};
+use std::process::Command;
 
 use jiff::Timestamp;
 use lapin::types::FieldTable;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
 use crate::support::broker::Message;
 use crate::support::eventually;
+use crate::support::proxy::Proxy;
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Endpoint};
 use crate::support::worker::Worker;
@@ -41,21 +41,14 @@ impl Scrape {
     }
 }
 
-/// What Prometheus' own checker has to say of a scrape.
-async fn promtool_minds(text: &str) -> String {
-    let mut promtool = Command::new("promtool");
-    let mut child = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let child = child.as_mut().expect("promtool (Debian's package `prometheus`) starts");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(text.as_bytes()).await.expect("promtool reads");
-    drop(stdin);
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    let (out, err) = (child.stdout.as_mut().expect("it is piped"), child.stderr.as_mut().expect("it is piped"));
-    let read =
-        tokio::join!(tokio::io::AsyncReadExt::read_to_string(out, &mut stdout), tokio::io::AsyncReadExt::read_to_string(err, &mut stderr),);
-    read.0.and(read.1).expect("promtool writes text");
-    let status = child.wait().await.expect("promtool ends");
-    if status.success() { stdout + &stderr } else { format!("{status}\n{stdout}{stderr}") }
+/// What Prometheus' own checker minds in a scrape.
+fn promtool_minds(text: &str) -> String {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("it can be written");
+    let checked = Command::new("promtool").args(["check", "metrics"]).stdin(file).output();
+    let checked = checked.expect("promtool (Debian's package `prometheus`) starts");
+    let told = [checked.stdout.as_slice(), &checked.stderr].concat();
+    if checked.status.success() { String::from_utf8_lossy(&told).into_owned() } else { format!("{checked:?}") }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +154,7 @@ async fn what_happens_is_counted_where_an_operator_looks() {
         |series: &String| ["kf_wechat_errcodes_total", "kf_official_account_paused"].iter().any(|name| series.starts_with(name));
     assert!(first_seen.iter().all(may_appear), "{first_seen:?}");
     assert!(names(&before).is_subset(&names(&after)), "no series goes away");
-    assert_eq!(promtool_minds(&after.text).await, "");
+    assert_eq!(promtool_minds(&after.text), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +163,11 @@ async fn one_official_account_makes_fewer_than_500_series_whatever_wechat_answer
     let mut settings = stage.settings();
     settings.set("retry.probe_interval", "100ms");
     let worker = stage.worker_with(&settings).await;
-    // Codes that nobody has documented share a label, and those of every class are few.
+    // Codes that nobody has documented share a label, from whatever endpoint, and those of every class are few.
+    let app_id = stage.wechat.official_accounts()[0].app_id.clone();
+    for errcode in [70_100, 70_101, 70_102] {
+        stage.wechat.next(Endpoint::StableToken, Some(&app_id), Answer::Errcode(errcode));
+    }
     let undocumented = 70_000..70_060;
     let documented = [-1, 61450, 65403, 65406, 40066, 40164, 48001, 50002, 65400, 65405];
     for (number, errcode) in undocumented.chain(documented).enumerate() {
@@ -180,8 +177,9 @@ async fn one_official_account_makes_fewer_than_500_series_whatever_wechat_answer
     }
     let scrape = Scrape::of(&worker).await;
     scrape.assert("kf_wechat_errcodes_total{endpoint=\"add\",errcode=\"other\"}", 60);
+    scrape.assert("kf_wechat_errcodes_total{endpoint=\"token\",errcode=\"other\"}", 3);
     assert!(scrape.series.len() < 500, "{} series:\n{}", scrape.series.len(), scrape.text);
-    assert_eq!(promtool_minds(&scrape.text).await, "");
+    assert_eq!(promtool_minds(&scrape.text), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,4 +232,43 @@ async fn what_the_ledger_has_still_to_do_is_shown_from_the_start() {
     again.arrived().await;
     again.release();
     stage.events.of("anna").await.assert_succeeded("created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_outcome_is_counted_once_however_it_came_about() {
+    let mut stage = Stage::new().await;
+    let proxy = Proxy::start().await;
+    let mut settings = stage.settings();
+    settings.set("amqp.url", proxy.url()).set("retry.initial", "30s").set("retry.max_interval", "30s");
+    let mut worker = stage.worker_with(&settings).await;
+    // Superseded while it waits in hand.
+    stage.wechat.next(Endpoint::Add, Some("anna@test"), Answer::Errcode(-1));
+    stage.send(&add("a1", "anna@test", "安娜")).await;
+    stage.ledger().until("a1", "waiting").await;
+    stage.outcome(&delete("a2", "anna@test")).await.assert_succeeded("none");
+    assert_eq!(stage.events.of("a1").await.reason(), "newer_command");
+    // Its id stands for another command.
+    assert_eq!(stage.outcome(&delete("a1", "anna@test")).await.reason(), "command_id_reused");
+    // The session is lost during the call: it fails for good, and its message finds that when it comes again.
+    let mut held = stage.wechat.hold(Endpoint::Add, "ben@test");
+    stage.send(&add("b1", "ben@test", "本")).await;
+    held.arrived().await;
+    proxy.cut();
+    eventually("the worker is connected again", async || {
+        worker.metric("kf_broker_reconnects_total").await.filter(|reconnects| *reconnects > 0.0)
+    })
+    .await;
+    worker.ready().await;
+    held.answer(Answer::Errcode(65403));
+    assert_eq!(stage.events.of("b1").await.reason(), "nickname_refused");
+
+    let scrape = Scrape::of(&worker).await;
+    scrape.assert("kf_results_total{action=\"add\",reason=\"newer_command\",status=\"superseded\"}", 1);
+    scrape.assert("kf_results_total{action=\"delete\",reason=\"none\",status=\"succeeded\"}", 1);
+    scrape.assert("kf_results_total{action=\"delete\",reason=\"command_id_reused\",status=\"rejected\"}", 1);
+    scrape.assert("kf_results_total{action=\"add\",reason=\"nickname_refused\",status=\"failed\"}", 1);
+    scrape.assert("kf_official_account_results_total{official_account=\"test\",status=\"superseded\"}", 1);
+    scrape.assert("kf_official_account_results_total{official_account=\"test\",status=\"failed\"}", 1);
+    let all: f64 = scrape.series.iter().filter(|(series, _)| series.starts_with("kf_results_total{")).map(|(_, count)| count).sum();
+    assert!((all - 4.0).abs() < f64::EPSILON, "{all} outcomes");
 }

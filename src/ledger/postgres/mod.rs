@@ -13,6 +13,8 @@ mod schema;
 mod target;
 mod url;
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 
@@ -24,9 +26,10 @@ pub use target::Target;
 pub use url::PostgresUrl;
 
 use super::record::Holder;
-use super::request::{BATCH, Decision, Errand, Request, answer_all, decide_all, keys_of, part};
+use super::request::{BATCH, Decision, Errand, Request, answer_all, count_ended, decide_all, keys_of, part};
 use super::sheet::{Keys, Sheet, Terms};
 use super::{LedgerError, Settings};
+use crate::metrics::Metrics;
 use connection::{Connection, PATIENCE, TIME_LIMIT};
 use schema::Form;
 
@@ -35,7 +38,12 @@ const TRIES: u32 = 5;
 
 /// Connects, brings the database to this version's form, and answers requests until nobody can ask any more. Answers who
 /// this ledger is.
-pub async fn start(url: &PostgresUrl, settings: &Settings, queue: mpsc::UnboundedReceiver<Request>) -> Result<String, OpenError> {
+pub async fn start(
+    url: &PostgresUrl,
+    settings: &Settings,
+    metrics: Arc<Metrics>,
+    queue: mpsc::UnboundedReceiver<Request>,
+) -> Result<String, OpenError> {
     if url.is_exposed() {
         tracing::warn!(ledger = %url, "the connection to the ledger's database is not encrypted; `?sslmode=require` in its URL makes it so");
     }
@@ -45,7 +53,7 @@ pub async fn start(url: &PostgresUrl, settings: &Settings, queue: mpsc::Unbounde
     let (errands, errand_queue) = mpsc::unbounded_channel();
     let clerk = Clerk { connection: Connection::new(url.clone()), settings: settings.clone(), holder: holder.clone() };
     tokio::spawn(clerk.run(errand_queue));
-    let writer = Writer { connection, settings: settings.clone(), holder, id: id.clone(), errands };
+    let writer = Writer { connection, settings: settings.clone(), holder, metrics, id: id.clone(), errands };
     tokio::spawn(writer.run(queue));
     Ok(id)
 }
@@ -104,6 +112,7 @@ struct Writer {
     connection: Connection,
     settings: Settings,
     holder: Holder,
+    metrics: Arc<Metrics>,
     /// Who the ledger was when it was opened.
     id: String,
     errands: mpsc::UnboundedSender<Errand>,
@@ -157,8 +166,10 @@ impl Writer {
         let terms = Terms { holder: self.holder.clone(), now: loaded.now, lease, patience, shared: true };
         let mut sheet = Sheet::new(terms, loaded.records);
         decide_all(decisions, &mut sheet).map_err(|error| Undone { error, again: false })?;
-        let stored = rows::store_and_commit(client, &sheet).await;
-        stored.map_err(|error| LedgerError::from(Trouble::Failed(error))).map_err(|error| Undone { again: gave_way(&error), error })
+        let stored = rows::store_and_commit(client, &sheet).await.map_err(|error| LedgerError::from(Trouble::Failed(error)));
+        stored.map_err(|error| Undone { again: gave_way(&error), error })?;
+        count_ended(&sheet, &self.metrics);
+        Ok(())
     }
 }
 

@@ -5,10 +5,10 @@ use super::{OpenError, PostgresUrl, Trouble, memory, rows, schema};
 use crate::ledger::record::CommandRecord;
 use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
 
-/// Positions are given on receipt, so that the least one belongs to the oldest command.
-const CENSUS: &str = "SELECT count, (SELECT received_at FROM kf_worker.command WHERE position = first),
+/// How much is unfinished, by the index on it, the time from which the age of the oldest counts, and the size of all tables.
+const CENSUS: &str = "SELECT count(*), min(age_from),
       (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'kf_worker'::regnamespace)
-    FROM (SELECT count(*) AS count, min(position) AS first FROM kf_worker.command WHERE state <> 'finished') AS unfinished";
+    FROM kf_worker.command WHERE state <> 'finished'";
 
 /// Reads a ledger beside the workers that write it.
 pub struct Reader {
@@ -55,6 +55,6 @@ impl Reader {
         let rows = self.connection.lock().await.query(CENSUS, &[]).await?;
         let row = rows.first().ok_or(LedgerError::Unreadable("no census"))?;
         let number = |index| rows::column::<i64>(row, index).map(|number| number.try_into().unwrap_or_default());
-        Ok(Census { unfinished: number(0)?, oldest_received_at: rows::column(row, 1)?, size_bytes: number(2)? })
+        Ok(Census { unfinished: number(0)?, oldest_since: rows::column(row, 1)?, size_bytes: number(2)? })
     }
 }

@@ -63,6 +63,8 @@ pub struct Sheet {
     unfinished: HashMap<String, BTreeSet<Position>>,
     changed_commands: BTreeSet<Position>,
     changed_accounts: BTreeSet<String>,
+    /// What has reached its outcome here, in this order.
+    ended: Vec<Position>,
 }
 
 impl Sheet {
@@ -77,6 +79,7 @@ impl Sheet {
             unfinished: HashMap::new(),
             changed_commands: BTreeSet::new(),
             changed_accounts: BTreeSet::new(),
+            ended: Vec::new(),
         };
         for command in commands {
             sheet.add(command);
@@ -88,6 +91,11 @@ impl Sheet {
     /// The commands that have changed, oldest first.
     pub fn changed_commands(&self) -> impl Iterator<Item = &CommandRecord> {
         self.changed_commands.iter().filter_map(|position| self.commands.get(position))
+    }
+
+    /// The commands that have reached their outcome here.
+    pub fn ended(&self) -> impl Iterator<Item = &CommandRecord> {
+        self.ended.iter().filter_map(|position| self.commands.get(position))
     }
 
     /// The accounts that have changed, in the order of their names.

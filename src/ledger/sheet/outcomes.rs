@@ -108,6 +108,7 @@ impl Sheet {
         if let Some(unfinished) = command.kf_account.clone().and_then(|kf_account| self.unfinished.get_mut(&kf_account)) {
             unfinished.remove(&position);
         }
+        self.ended.push(position);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod source;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,10 +19,11 @@ use tokio::sync::mpsc;
 pub use reader::Reader;
 pub use source::{Moved, Source};
 
-use super::request::{BATCH, Decision, Errand, Reply, Request, answer_all, decide_all, keys_of, part};
+use super::request::{BATCH, Decision, Errand, Reply, Request, answer_all, count_ended, decide_all, keys_of, part};
 use super::sheet::{Sheet, Terms};
 use super::{Attendance, FetchedToken, LedgerError, Settings, TokenTurn};
 use crate::event::now;
+use crate::metrics::Metrics;
 
 /// How long SQLite waits for another program's lock (a backup, say) before a request fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +55,12 @@ pub enum OpenError {
 
 /// Opens the file, makes it where it doesn't exist, takes it for this process alone, and answers requests on a thread of
 /// its own until nobody can ask any more. Answers who this ledger is.
-pub fn start(path: &Path, settings: &Settings, queue: mpsc::UnboundedReceiver<Request>) -> Result<String, OpenError> {
+pub fn start(
+    path: &Path,
+    settings: &Settings,
+    metrics: Arc<Metrics>,
+    queue: mpsc::UnboundedReceiver<Request>,
+) -> Result<String, OpenError> {
     let Opened { connection, id, lock } = Opened::open(path)?;
     let moved = Moved::read(&connection).map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
     match moved {
@@ -63,7 +70,8 @@ pub fn start(path: &Path, settings: &Settings, queue: mpsc::UnboundedReceiver<Re
     }
     let file_error = |source| OpenError::File { path: path.to_owned(), source };
     let file = FileIdentity::of(path).map_err(file_error)?;
-    let writer = Writer { connection, path: path.to_owned(), settings: settings.clone(), holder: super::random_name(), file, _lock: lock };
+    let (path, settings, holder) = (path.to_owned(), settings.clone(), super::random_name());
+    let writer = Writer { connection, path, settings, holder, metrics, file, _lock: lock };
     std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(queue)).map_err(file_error)?;
     Ok(id)
 }
@@ -159,6 +167,7 @@ struct Writer {
     path: PathBuf,
     settings: Settings,
     holder: String,
+    metrics: Arc<Metrics>,
     file: FileIdentity,
     /// Held for as long as this process may write.
     _lock: File,
@@ -185,12 +194,15 @@ impl Writer {
         // The lock on the file says that it is shared with nobody.
         let Settings { lease, patience, .. } = self.settings;
         let terms = Terms { holder: self.holder.clone(), now: now(), lease, patience, shared: false };
-        self.transact(|transaction| {
+        let sheet = self.transact(|transaction| {
             let records = rows::load(transaction, &keys, &terms.holder)?;
             let mut sheet = Sheet::new(terms, records);
             decide_all(decisions, &mut sheet)?;
-            rows::store(transaction, &sheet)
-        })
+            rows::store(transaction, &sheet)?;
+            Ok(sheet)
+        })?;
+        count_ended(&sheet, &self.metrics);
+        Ok(())
     }
 
     fn run_errand(&mut self, errand: Errand) {

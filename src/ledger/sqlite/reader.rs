@@ -11,10 +11,8 @@ use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
 
 /// The newest outcomes, by the index on their time.
 const LATEST: &str = "finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?1";
-/// Positions are given on receipt, so that the least one belongs to the oldest command: the index on what is unfinished holds
-/// positions, and no times.
-const UNFINISHED: &str = "SELECT count, (SELECT received_at FROM command WHERE position = first)
-    FROM (SELECT count(*) AS count, min(position) AS first FROM command WHERE state <> 'finished')";
+/// How many there are, by the index on them, and the time from which the age of the oldest counts.
+const UNFINISHED: &str = "SELECT count(*), min(age_from) FROM command WHERE state <> 'finished'";
 
 /// Reads a ledger beside the worker that writes it.
 pub struct Reader {
@@ -65,7 +63,7 @@ impl Reader {
         let (unfinished, oldest) = unfinished.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Millis>>(1)?)))?;
         Ok(Census {
             unfinished: unfinished.try_into().unwrap_or_default(),
-            oldest_received_at: oldest.map(|oldest| oldest.0),
+            oldest_since: oldest.map(|oldest| oldest.0),
             size_bytes: self.size(),
         })
     }
@@ -101,7 +99,7 @@ mod tests {
     #[test]
     fn only_what_is_unfinished_is_counted_through() {
         let plan = plan(UNFINISHED);
-        assert!(plan.contains("INDEX unfinished_of_account") && plan.contains("PRIMARY KEY"), "{plan}");
+        assert!(plan.contains("INDEX unfinished_of_account"), "{plan}");
         assert!(plan.lines().all(|line| !line.starts_with("SCAN command") || line.contains("INDEX")), "{plan}");
     }
 }

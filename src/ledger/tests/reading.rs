@@ -87,9 +87,9 @@ async fn the_census_counts_what_is_unfinished_from_the_oldest_on(fixture: Fixtur
     let ledger = fixture.open().await;
     let reader = fixture.reader().await;
     let empty = reader.census().await.unwrap();
-    assert_eq!((empty.unfinished, empty.oldest_received_at), (0, None));
+    assert_eq!((empty.unfinished, empty.oldest_since), (0, None));
     assert!(empty.size_bytes > 10_000, "{empty:?}");
-    let oldest = |census: Census| census.oldest_received_at.map(Timestamp::as_millisecond);
+    let oldest = |census: Census| census.oldest_since.map(Timestamp::as_millisecond);
     let first = ticket(&ledger, "+1").await;
     let second = ticket(&ledger, "-2").await;
     let two = reader.census().await.unwrap();

@@ -34,10 +34,10 @@ async fn a_trace_goes_on_unchanged_into_every_call_the_event_and_the_reply() {
     let calls = stage.wechat.calls(Endpoint::Add);
     assert_eq!(calls.len(), 2, "the first one failed");
     for call in calls {
-        assert_eq!(trace_of(&call.headers), [Some(PRODUCER), Some(state)]);
+        assert_eq!(trace_of(&call.headers), [Some(PRODUCER), None], "the state stays in the house");
     }
     // The command that the token was fetched for.
-    assert_eq!(trace_of(&stage.wechat.calls(Endpoint::StableToken)[0].headers), [Some(PRODUCER), Some(state)]);
+    assert_eq!(trace_of(&stage.wechat.calls(Endpoint::StableToken)[0].headers), [Some(PRODUCER), None]);
 
     stage.broker.publish(traced(&delete("c2", "anna@test"))).await;
     assert_eq!(trace_of_event(&stage.events.of("c2").await), [Some(PRODUCER.to_owned()), None]);

@@ -203,7 +203,7 @@ fn beside(message: &Received) -> String {
 }
 
 async fn keep_port(shown: &mut Shown, worker: &Worker) {
-    for path in ["/metrics", "/readyz", "/livez"] {
+    for path in ["/metrics", "/readyz", "/livez", "/"] {
         let (_, text) = worker.get(path).await.expect("the worker answers");
         shown.push(("the admin port", text));
     }
