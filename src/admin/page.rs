@@ -57,7 +57,7 @@ pub async fn overview(State(port): State<Port>, Query(asked): Query<Asked>) -> R
                 @else { "Refreshes every " (REFRESH) " seconds; " a href="/?still=yes" { "hold it still" } "." }
             }
             p {
-                "kf-worker " (env!("CARGO_PKG_VERSION")) ", running for "
+                "kf-worker " (env!("CARGO_PKG_VERSION")) " on " (rustix::system::uname().nodename().to_string_lossy()) ", running for "
                 (span(now.duration_since(port.opened_at).as_secs().unsigned_abs())) "."
             }
         }
