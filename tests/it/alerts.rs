@@ -3,12 +3,12 @@
 mod cases;
 mod rules;
 mod runbooks;
+pub mod words;
 
-use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use kf_worker::metrics::Metrics;
 use kf_worker::outcome::Reason;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -62,6 +62,12 @@ fn file() -> PathBuf {
     folder().join("kf-worker.rules.yml")
 }
 
+/// The names of the files of cases. An alert's begin with the name of its page and a point.
+fn case_files() -> Vec<String> {
+    let entries = fs::read_dir(folder().join("tests")).expect("there are cases");
+    entries.map(|entry| entry.expect("a folder can be read").file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// A server that scrapes nothing.
 fn prometheus(rules: &[PathBuf]) -> Prometheus {
     Prometheus::start(&[], rules)
@@ -86,52 +92,9 @@ fn promtool(arguments: &[&str]) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(told()) }
 }
 
-/// Every name in a text that begins with `kf_`.
-fn metrics_in(text: &str) -> BTreeSet<&str> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("kf_")).collect()
-}
-
-/// Every name that the worker's metrics have in Prometheus.
-fn known_metrics() -> BTreeSet<String> {
-    let names = Metrics::ALL.iter().flat_map(|entry| match entry.kind {
-        "histogram" => ["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", entry.name)).to_vec(),
-        _ => vec![entry.name.to_owned()],
-    });
-    names.collect()
-}
-
-#[track_caller]
-fn assert_known_metrics(place: &str, text: &str) {
-    let known = known_metrics();
-    let unknown: Vec<&str> = metrics_in(text).into_iter().filter(|name| !known.contains(*name)).collect();
-    assert!(unknown.is_empty(), "{place}: the worker has no {unknown:?}");
-}
-
-/// The words that conditions on labels name: `reason`, `a` and `reason`, `b` for `reason=~"a|b"`.
-fn conditions(expression: &str) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    let mut rest = expression;
-    while let Some(at) = rest.find("=\"").or_else(|| rest.find("~\"")) {
-        let at = rest.find("~\"").map_or(at, |other| at.min(other));
-        let label = rest[..at].trim_end_matches(['=', '!', '~']).rsplit(['{', ',', ' ']).next().unwrap_or_default();
-        let value = &rest[at + 2..];
-        let end = value.find('"').expect("a text ends");
-        found.extend(value[..end].split('|').map(|word| (label, word)));
-        rest = &value[end + 1..];
-    }
-    found
-}
-
-#[test]
-fn conditions_on_labels_are_read_in_every_form() {
-    let text = r#"sum(a_total{x="1",y=~"2|3"}) / b{z!="4"} > c{w!~"5"}"#;
-    assert_eq!(conditions(text), [("x", "1"), ("y", "2"), ("y", "3"), ("z", "4"), ("w", "5")]);
-}
-
 #[test]
 fn the_reasons_for_which_wechat_counts_as_silent_are_those_that_pass() {
     let passing: Vec<&str> = Reason::PAUSING.iter().filter(|reason| reason.is_passing()).map(|reason| reason.as_str()).collect();
-    let text = std::fs::read_to_string(file()).expect("the rules can be read");
+    let text = fs::read_to_string(file()).expect("the rules can be read");
     assert!(text.contains(&format!("reason=~\"{}\"", passing.join("|"))), "{passing:?}");
 }

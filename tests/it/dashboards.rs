@@ -7,6 +7,7 @@ mod linter;
 mod names;
 mod promql;
 mod proof;
+mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! Each rule by itself: promtool finds nothing to complain of, it says what an operator needs, and it names what there is.
 
 use std::fs;
+use std::process::Command;
 
-use kf_worker::metrics::Metrics;
-
-use super::{all, assert_known_metrics, conditions, file, folder, promtool};
+use super::words::{assert_known_metrics, unknown_words};
+use super::{all, case_files, file, promtool};
 
 /// Under this address the repository stands in the rules, until operators put their own.
 const BASE: &str = "https://git.example.com/kf-worker/blob/main/docs/runbooks/";
@@ -62,15 +62,9 @@ async fn rules_of_one_alert_share_a_runbook_and_other_alerts_have_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_rule_names_metrics_and_words_that_the_worker_has() {
-    let metrics = Metrics::new().expect("the metrics are sound");
-    metrics.knows_official_account("test");
-    let text = metrics.text().expect("the metrics can be written");
     for rule in all().await {
         assert_known_metrics(&rule.name(), &format!("{} {}", rule.expression, rule.annotation("description")));
-        // RabbitMQ's labels are its own.
-        for (label, word) in conditions(&rule.expression).into_iter().filter(|(label, _)| *label != "queue") {
-            assert!(text.contains(&format!("{label}=\"{word}\"")), "{}: no series has {label}=\"{word}\"", rule.name());
-        }
+        assert_eq!(unknown_words(&rule.expression), Vec::<String>::new(), "{}", rule.name());
     }
 }
 
@@ -80,9 +74,31 @@ async fn each_alert_has_its_cases_and_each_file_of_cases_an_alert() {
     pages.push("healthy-and-idle");
     pages.sort_unstable();
     pages.dedup();
-    let entries = fs::read_dir(folder().join("tests")).expect("there are cases");
-    let names = entries.map(|entry| entry.expect("a folder can be read").file_name().to_string_lossy().into_owned());
-    let mut files: Vec<String> = names.map(|name| name.trim_end_matches(".test.yml").to_owned()).collect();
-    files.sort_unstable();
-    assert_eq!(files, pages);
+    let files = case_files();
+    let stems = files.iter().map(|name| name.strip_suffix(".test.yml").unwrap_or_else(|| panic!("{name} is no file of cases")));
+    let mut named: Vec<&str> = stems.filter_map(|stem| stem.split('.').next()).collect();
+    named.sort_unstable();
+    named.dedup();
+    assert_eq!(named, pages);
+}
+
+/// The commands at the head of the file, carried out upon a copy of it.
+#[test]
+fn what_the_head_tells_to_put_in_place_of_addresses_and_prefix_leaves_none_of_them() {
+    let text = fs::read_to_string(file()).expect("the rules can be read");
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#     ")).filter(|line| line.starts_with("sed ")).collect();
+    assert_eq!(commands.len(), 2, "one for the runbooks' addresses, one for the prefix");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let copy = folder.path().join("kf-worker.rules.yml");
+    fs::copy(file(), &copy).expect("the rules can be copied");
+    for command in commands {
+        let status = Command::new("sh").args(["-c", command]).current_dir(folder.path()).status().expect("a shell runs");
+        assert!(status.success(), "{command}");
+    }
+    let changed = fs::read_to_string(&copy).expect("the rules can be read");
+    let rules = changed.split_once("\ngroups:").expect("the rules follow").1;
+    assert!(!rules.contains("kf[.]") && !rules.contains("git.example.com"), "{rules}");
+    let told = |text: &str, prefix: &str| text.split_once("\ngroups:").map_or(0, |(_, rules)| rules.matches(prefix).count());
+    assert_eq!(told(&changed, "YOUR-PREFIX[.]"), told(&text, "kf[.]"));
+    check(copy.to_str().expect("the path is text")).unwrap_or_else(|complaints| panic!("{complaints}"));
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use super::{all, assert_known_metrics, prometheus};
+use super::words::{assert_known_metrics, complaint, unknown_words};
+use super::{all, prometheus};
 
 /// What each page tells, in this order.
 const SECTIONS: [&str; 3] = ["## Confirm", "## Mend", "## Prove"];
@@ -82,20 +82,31 @@ fn the_index_lists_every_runbook() {
     assert_eq!(listed, pages().keys().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// The program reads what stands before `--help` first, and complains of an option or a word that it doesn't know.
 #[test]
 fn every_command_of_a_runbook_is_one_that_the_program_has() {
     let mut commands = 0;
     for (name, page) in pages() {
         for line in blocks(&page, "sh") {
             let Some(arguments) = arguments(line) else { continue };
-            let output = Command::new(env!("CARGO_BIN_EXE_kf-worker")).args(&arguments).arg("--help").env_remove("KF_CONFIG").output();
-            let output = output.expect("the program runs");
-            assert!(output.status.success(), "{name}: {line}\n{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(complaint(&arguments), None, "{name}: {line}");
             commands += 1;
         }
     }
     assert!(commands > 10, "runbooks have commands, or this test has lost its way: {commands}");
+}
+
+/// Without it they tell of the vhost / alone, and nothing says so.
+#[test]
+fn what_rabbitmq_lists_is_listed_of_the_vhost_of_the_workers() {
+    let mut lists = 0;
+    for (name, page) in pages() {
+        let of_a_vhost = |line: &&str| ["list_queues", "list_bindings", "list_consumers"].iter().any(|what| line.contains(what));
+        for line in blocks(&page, "sh").into_iter().filter(of_a_vhost) {
+            assert!(line.contains(" -p \"$VHOST\" "), "{name}: {line}");
+            lists += 1;
+        }
+    }
+    assert!(lists > 3, "runbooks list queues, or this test has lost its way: {lists}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,6 +117,7 @@ async fn every_query_of_a_runbook_is_one_that_prometheus_understands() {
         let queries = blocks(&page, "promql");
         assert!(!queries.is_empty(), "{name} has a query that proves it");
         for query in queries {
+            assert_eq!(unknown_words(query), Vec::<String>::new(), "{name}: {query}");
             if let Err(complaint) = prometheus.query(query).await {
                 panic!("{name}: {query}\n{complaint}");
             }

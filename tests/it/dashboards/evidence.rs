@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
 use super::promql::selectors;
+use super::values::{with_values, without_fallback};
 use super::{dashboards, rule_files};
 use crate::support::broker::{Broker, Message};
 use crate::support::eventually;
@@ -22,8 +23,8 @@ use crate::support::wechat::{Answer, Endpoint, ROOM, WeChat};
 use crate::support::worker::Worker;
 
 /// The jobs' names that the README of the dashboards proposes.
-const WORKER: &str = "kf-worker";
-const RABBITMQ: &str = "rabbitmq";
+pub const WORKER: &str = "kf-worker";
+pub const RABBITMQ: &str = "rabbitmq";
 
 /// What RabbitMQ has to be asked for, as that README says.
 const FAMILIES: &[(&str, &[&str])] = &[("family", &["queue_coarse_metrics", "queue_consumer_count"])];
@@ -40,6 +41,9 @@ pub const TRUTHS: [(&str, &[f64]); 6] = [
     ("overview / Tokens ended", &[3.0, 1.0]),
     ("overview / Put off", &[2.0]),
 ];
+
+/// What has to fire in the end, since it waits for nothing and looks back further than all of this lasts: alert and cause.
+pub const FIRING: [(&str, &str); 2] = [("KfWorkerDeadLetters", "new"), ("KfWorkerEventsUnroutable", "")];
 
 /// A question and its answer.
 pub struct Asked {
@@ -84,7 +88,14 @@ impl Evidence {
         let all = self.panels.iter().chain(variables).chain(&self.selections);
         let untrue = TRUTHS.iter().filter(|(panel, values)| self.shown(panel) != *values).map(|(panel, _)| (*panel).to_owned());
         let unknown = self.alerts.iter().filter(|alert| alert["health"] == "unknown").map(|alert| alert["name"].to_string());
-        all.filter_map(Asked::fault).chain(untrue).chain(unknown).collect()
+        let silent = FIRING.iter().filter(|alert| !self.firing().contains(alert)).map(|(name, _)| format!("{name} is silent"));
+        all.filter_map(Asked::fault).chain(untrue).chain(unknown).chain(silent).collect()
+    }
+
+    /// The alerts without a wait that fire, with their causes.
+    pub fn firing(&self) -> Vec<(&str, &str)> {
+        let at_once = self.alerts.iter().filter(|alert| alert["duration"] == 0.0 && alert["state"] == "firing");
+        at_once.map(|alert| (alert["name"].as_str().unwrap_or_default(), alert["labels"]["cause"].as_str().unwrap_or_default())).collect()
     }
 
     /// The numbers that a panel shows, one for each of its questions.
@@ -223,28 +234,4 @@ async fn ask_all(prometheus: &Prometheus) -> Evidence {
         }
     }
     evidence
-}
-
-/// An expression without what it answers where nothing is there, which would always be an answer.
-fn without_fallback(expression: &str) -> String {
-    let expression = expression.replace(" or vector(0)", "");
-    let end = [" or on () 0 * ", " or 0 * "].iter().filter_map(|fallback| expression.find(fallback)).min();
-    expression[..end.unwrap_or(expression.len())].to_owned()
-}
-
-/// An expression with values in the place of Grafana's variables, as Grafana puts them in.
-fn with_values(expression: String) -> String {
-    let values = [
-        // Longer than all of this lasts, so that what happened once still counts in the end.
-        ("$__rate_interval", "4m"),
-        ("$__range", "5m"),
-        ("$job", WORKER),
-        ("$rabbitmq_job", RABBITMQ),
-        ("$instance", ".+"),
-        ("$official_account", ".+"),
-        ("${prefix}", ".+"),
-    ];
-    let expression = values.iter().fold(expression, |text, (variable, value)| text.replace(variable, value));
-    assert!(!expression.contains('$'), "a variable that Grafana doesn't know: {expression}");
-    expression
 }

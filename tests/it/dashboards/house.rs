@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::alerts::words::{complaint, unknown_words};
+
 use super::linter::{Rule, a_panel, a_variable, ask, assert_kept, choice, is_rabbitmqs, of_panels, of_selectors};
 use super::{Dashboard, dashboards, list, text};
 
@@ -39,6 +41,41 @@ fn queues_are_found_whatever_their_prefix() {
         })
     };
     assert_kept(rule, |dashboard| ask(dashboard, "sum(rabbitmq_detailed_queue_messages{queue=\"kf.commands\"})"));
+}
+
+#[test]
+fn the_prefix_of_queues_is_the_one_that_workers_have_by_default() {
+    let rule: Rule = |dashboard| {
+        let is_default =
+            |variable: &&Value| variable["name"] == "prefix" && variable["query"] == "kf" && variable["current"]["value"] == "kf";
+        if dashboard.variables().any(|variable| is_default(&variable)) { vec![] } else { vec!["the prefix is not kf".to_owned()] }
+    };
+    assert_kept(rule, |dashboard| a_variable(dashboard, "prefix")["query"] = json!(".+"));
+}
+
+#[test]
+fn panels_ask_for_words_that_the_worker_has() {
+    let rule: Rule = |dashboard| {
+        let unknown = |target: super::Target| {
+            let unknown = unknown_words(&target.expression);
+            (!unknown.is_empty()).then(|| format!("{}: no series has {unknown:?}", target.panel))
+        };
+        dashboard.targets().into_iter().filter_map(unknown).collect()
+    };
+    assert_kept(rule, |dashboard| ask(dashboard, "sum(kf_ready{reason=\"tired\"})"));
+}
+
+#[test]
+fn the_commands_that_a_panel_names_are_the_programs() {
+    let rule: Rule = |dashboard| {
+        of_panels(dashboard, |panel| {
+            let named = text(panel, "description").split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("kf-worker "));
+            named.map(|words| words.split_whitespace().collect::<Vec<_>>()).find_map(|words| complaint(&words))
+        })
+    };
+    assert_kept(rule, |dashboard| {
+        a_panel(dashboard)["description"] = json!("Bad: see what `kf-worker check --no-such-option` says of it.")
+    });
 }
 
 #[test]

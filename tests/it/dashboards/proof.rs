@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::evidence::{Asked, TRUTHS, evidence};
+use super::evidence::{Asked, FIRING, TRUTHS, evidence};
 use super::{dashboards, rule_files};
 
 #[track_caller]
@@ -44,6 +44,11 @@ fn every_alert_is_loaded_and_evaluates() {
     let ill: Vec<String> =
         alerts.iter().filter(|alert| alert["health"] != "ok").map(|alert| format!("{} {}", alert["name"], alert["lastError"])).collect();
     assert!(ill.is_empty(), "{ill:?}");
+}
+
+#[test]
+fn an_alert_that_waits_for_nothing_fires_while_its_trouble_is_there() {
+    assert_eq!(evidence().firing(), FIRING);
 }
 
 #[test]
