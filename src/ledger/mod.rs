@@ -51,7 +51,7 @@ pub use error::{LedgerError, OpenError};
 pub use handle::Ledger;
 pub use moving::{Counts, MoveError, abandon, migrate};
 pub use postgres::PostgresUrl;
-pub use reader::{Census, Lookup, Reader, Stage, Unfinished};
+pub use reader::{Census, Lookup, Missing, Reader, Stage, Unfinished};
 pub use recall::Recall;
 
 use crate::command::{Command, Refused};

@@ -51,6 +51,15 @@ pub enum Stage {
     Abandoned,
 }
 
+/// An accepted command whose message is not about any more, as far as anybody can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    pub command_id: String,
+    pub kf_account: Option<String>,
+    /// When its message was seen last.
+    pub seen_at: Timestamp,
+}
+
 /// How much a ledger has still to do, and how large it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Census {
@@ -129,6 +138,20 @@ impl Reader {
             Self::Sqlite(reader) => reader.census(),
             Self::Postgres(reader) => reader.census().await,
         }
+    }
+
+    /// Unfinished commands whose messages were seen last before then, the oldest first, so many at most.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub async fn missing(&self, seen_before: Timestamp, most: usize) -> Result<Vec<Missing>, LedgerError> {
+        let missing = match self {
+            Self::Sqlite(reader) => reader.missing(seen_before, most)?,
+            Self::Postgres(reader) => reader.missing(seen_before, most).await?,
+        };
+        let missing =
+            missing.into_iter().map(|CommandRecord { command_id, kf_account, seen_at, .. }| Missing { command_id, kf_account, seen_at });
+        Ok(missing.collect())
     }
 }
 

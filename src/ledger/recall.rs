@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use super::{Census, Finished, Lookup, Place, Reader};
+use jiff::Timestamp;
+
+use super::{Census, Finished, Lookup, Missing, Place, Reader};
 
 /// How long whoever looks waits for the ledger, and for others that look into it.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -38,6 +40,12 @@ struct LookUp {
 /// How much is unfinished.
 struct Count;
 
+/// What is unfinished and was not seen since then, so many at most.
+struct Unseen {
+    since: Timestamp,
+    most: usize,
+}
+
 impl Question for Overview {
     type Answer = (Census, Vec<Finished>);
 
@@ -64,6 +72,14 @@ impl Question for Count {
     }
 }
 
+impl Question for Unseen {
+    type Answer = Vec<Missing>;
+
+    async fn ask(self, reader: &Reader) -> Result<Self::Answer, String> {
+        reader.missing(self.since, self.most).await.map_err(|error| error.to_string())
+    }
+}
+
 impl Recall {
     /// Nothing is opened yet.
     pub fn new(place: Place) -> Self {
@@ -84,6 +100,14 @@ impl Recall {
     /// That sentence.
     pub async fn census(&self) -> Result<Census, String> {
         self.ask(Count).await
+    }
+
+    /// Accepted commands whose messages were not seen since then, so many at most; or in a sentence why nobody knows.
+    ///
+    /// # Errors
+    /// That sentence.
+    pub async fn missing(&self, since: Timestamp, most: usize) -> Result<Vec<Missing>, String> {
+        self.ask(Unseen { since, most }).await
     }
 
     /// How far a command has come; or in a sentence why nobody knows.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
-use serde_json::Value;
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions, QueuePurgeOptions};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::broker::Message;
@@ -223,4 +223,28 @@ async fn an_alarm_at_the_broker_holds_events_back_and_nothing_is_done_twice() {
     node.control(&["set_vm_memory_high_watermark", "0.4"]);
     worker.ready().await;
     assert_each_done_once(stage, worker, &commands).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_command_whose_message_is_gone_is_reported() {
+    let mut stage = Stage::new().await;
+    let mut settings = stage.settings();
+    settings.set("retry.max_age", "2s").set("retry.max_in_process", "1s").set("retry.defer", json!(["1s"]));
+    let mut worker = stage.worker_with(&settings).await;
+    let mut held = stage.wechat.hold(Endpoint::Add, "anna@test");
+    stage.send(&add("c1", "anna@test", "安娜")).await;
+    held.arrived().await;
+    let seen = Instant::now();
+    worker.kill().await;
+    let queue = stage.broker.name("commands");
+    eventually("the broker has the message back", async || stage.broker.ready("commands").await.filter(|ready| *ready == 1)).await;
+    stage.broker.channel().await.queue_purge(queue, QueuePurgeOptions::default()).await.expect("the queue is purged");
+    // Only what was not seen for `max_age` and the longest delay is taken for gone.
+    eventually("enough time has passed", async || (seen.elapsed() > Duration::from_secs(4)).then_some(())).await;
+    worker.restart().await;
+    const GONE: &str = "the message of an accepted command is gone";
+    eventually("it is told", async || (worker.logged(GONE) > 0).then_some(())).await;
+    assert!(worker.log().lines().any(|line| line.contains(GONE) && line.contains("c1") && line.contains("anna@test")), "{}", worker.log());
+    // Sent again under the same id, it is carried out.
+    stage.outcome(&add("c1", "anna@test", "安娜")).await.assert_succeeded("created");
 }

@@ -1,5 +1,7 @@
 //! A ledger in a database, read beside the workers that write it.
 
+use jiff::Timestamp;
+
 use super::connection::{Connection, TIME_LIMIT};
 use super::{OpenError, PostgresUrl, Trouble, memory, rows, schema};
 use crate::ledger::record::CommandRecord;
@@ -48,6 +50,12 @@ impl Reader {
     pub async fn latest(&self, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
         let mut connection = self.connection.lock().await;
         rows::latest(&mut connection, most).await
+    }
+
+    /// Unfinished commands whose messages were seen last before then, the oldest first.
+    pub async fn missing(&self, seen_before: Timestamp, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
+        let mut connection = self.connection.lock().await;
+        rows::missing(&mut connection, seen_before, most).await
     }
 
     /// How much is unfinished, and how large the tables are.

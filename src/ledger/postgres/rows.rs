@@ -91,6 +91,15 @@ pub async fn latest(connection: &mut Connection, most: usize) -> Result<Vec<Comm
     connection.query(&newest, &[(&most, Type::INT8)]).await?.iter().map(read_command).collect()
 }
 
+/// Unfinished commands whose messages were seen last before then, the oldest first.
+pub async fn missing(connection: &mut Connection, seen_before: Timestamp, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
+    let unseen = "state <> 'finished' AND seen_at < $1 ORDER BY position LIMIT $2";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let parameters: &[Parameter<'_>] = &[(&seen_before, Type::TIMESTAMPTZ), (&most, Type::INT8)];
+    let rows = connection.query(&format!("SELECT {COMMAND} FROM kf_worker.command WHERE {unseen}"), parameters).await?;
+    rows.iter().map(read_command).collect()
+}
+
 /// Writes back what has changed and commits: one round trip.
 pub async fn store_and_commit(client: &Client, sheet: &Sheet) -> Result<(), Error> {
     let stored = async {

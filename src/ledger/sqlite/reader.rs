@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::rows::{self, Millis};
@@ -11,6 +12,8 @@ use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
 
 /// The newest outcomes, by the index on their time.
 const LATEST: &str = "finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?1";
+/// What is unfinished, by the index on it, and was not seen for long.
+const MISSING: &str = "state <> 'finished' AND seen_at < ?1 ORDER BY position LIMIT ?2";
 /// How many there are, by the index on them, and the time from which the age of the oldest counts.
 const UNFINISHED: &str = "SELECT count(*), min(age_from) FROM command WHERE state <> 'finished'";
 
@@ -55,6 +58,12 @@ impl Reader {
     /// The commands that were finished last, the newest first.
     pub fn latest(&self, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
         rows::select(&self.connection, LATEST, [i64::try_from(most).unwrap_or(i64::MAX)])
+    }
+
+    /// Unfinished commands whose messages were seen last before then, the oldest first.
+    pub fn missing(&self, seen_before: Timestamp, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        rows::select(&self.connection, MISSING, rusqlite::params![Millis(seen_before), most])
     }
 
     /// How much is unfinished, and how large the file is.

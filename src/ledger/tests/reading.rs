@@ -6,6 +6,7 @@ for_every_database! {
     a_command_is_told_of_by_how_far_it_has_come,
     the_latest_outcomes_come_newest_first_and_so_many_at_most,
     the_census_counts_what_is_unfinished_from_the_oldest_on,
+    unfinished_commands_not_seen_for_long_are_missing,
     a_ledger_of_an_older_form_gets_its_index_and_keeps_what_it_holds,
 }
 
@@ -97,6 +98,24 @@ async fn the_census_counts_what_is_unfinished_from_the_oldest_on(fixture: Fixtur
     finish_at(&ledger, "+1", 10).await;
     let one = reader.census().await.unwrap();
     assert_eq!((one.unfinished, oldest(one)), (1, Some(second.received_at.as_millisecond())));
+}
+
+async fn unfinished_commands_not_seen_for_long_are_missing(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let reader = fixture.reader().await;
+    finish_at(&ledger, "+1", 10).await;
+    for text in ["+2", "-3"] {
+        ticket(&ledger, text).await;
+    }
+    let now = Timestamp::now();
+    let missing = async |before, most| {
+        let missing = reader.missing(before, most).await.unwrap();
+        missing.into_iter().map(|missing| missing.command_id).collect::<Vec<_>>()
+    };
+    let minute = std::time::Duration::from_secs(60);
+    assert_eq!(missing(now - minute, 9).await, [""; 0]);
+    assert_eq!(missing(now + minute, 9).await, ["2", "3"]);
+    assert_eq!(missing(now + minute, 1).await, ["2"]);
 }
 
 async fn a_ledger_of_an_older_form_gets_its_index_and_keeps_what_it_holds(fixture: Fixture) {
