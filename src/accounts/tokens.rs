@@ -161,11 +161,15 @@ impl TokenSource {
         }
     }
 
-    /// When the held token ends, where one is held that is still good; nothing while somebody fetches one.
+    /// When the held token ends, or has ended, where one is held; nothing while somebody fetches one.
     pub fn ends_at(&self) -> Option<Option<Timestamp>> {
         let state = self.state.try_lock().ok()?;
-        let left = state.held.as_ref().map(|held| held.ends_at.saturating_duration_since(Instant::now()));
-        Some(left.filter(|left| !left.is_zero()).and_then(|left| Timestamp::now().checked_add(left).ok()))
+        let now = Instant::now();
+        let at = |ends_at: Instant| match ends_at.checked_duration_since(now) {
+            Some(left) => Timestamp::now().checked_add(left).ok(),
+            None => Timestamp::now().checked_sub(now.saturating_duration_since(ends_at)).ok(),
+        };
+        Some(state.held.as_ref().and_then(|held| at(held.ends_at)))
     }
 
     /// A token for whoever reads beside the running worker: fetched where that ends no other, else the one that the

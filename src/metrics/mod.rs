@@ -114,7 +114,7 @@ table! {
             official_account_drift: GaugeVec = "kf_official_account_drift" by ["official_account", "kind"],
             /// Fetches of access tokens by Official Account (or platform and its AppID) and result
             token_fetches: IntCounterVec = "kf_token_fetches_total" by ["official_account", "result"],
-            /// When the access token that is held for an Official Account ends; 0 while none is held
+            /// When the access token that is held for an Official Account ends, or has ended; 0 while none is held
             token_expiry: IntGaugeVec = "kf_token_expiry_timestamp_seconds" by ["official_account"],
         }
         "Broker" {
