@@ -71,7 +71,8 @@ async fn on_a_full_disk_nothing_is_executed_until_there_is_room() {
         assert!(!some.is_empty(), "the ledger has room for everything: the limit is too wide for this test");
         stage.broker.publish_all(some).await;
         let settled = async || match worker.get("/readyz").await {
-            Some((503, reason)) => Some(Some(reason)),
+            // A write small enough may still fit, and then the worker connects once more before it knows better.
+            Some((503, reason)) if reason.starts_with("ledger") => Some(Some(reason)),
             Some((200, _)) if stage.broker.ready("commands").await? == 0 => {
                 (worker.metric("kf_commands_held").await? == 0.0).then_some(None)
             }
@@ -81,7 +82,7 @@ async fn on_a_full_disk_nothing_is_executed_until_there_is_room() {
             break reason;
         }
     };
-    assert!(reason.starts_with("ledger"), "{reason}");
+    assert!(reason.contains("can't be written"), "{reason}");
     assert!(worker.is_running());
     let calls = stage.wechat.journal().len();
     stage.broker.publish_all(sent.map(Message::json)).await;
