@@ -75,7 +75,6 @@ pub mod traces;
 pub mod wechat;
 pub mod worker;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,17 +86,13 @@ use accounts::OfficialAccounts;
 use calls::Calls;
 use config::Config;
 use lanes::Lanes;
-use ledger::{Census, Ledger, Missing, Recall};
+use ledger::{Ledger, Recall};
 use metrics::Metrics;
 use readiness::Readiness;
 use traces::Traces;
 use wechat::WeChat;
 use worker::Worker;
 
-/// How often the ledger is looked over for the metrics.
-const CENSUS: Duration = Duration::from_secs(30);
-/// Of so many commands whose messages are gone is told at most, the oldest ones.
-const MOST_MISSING: usize = 100;
 /// How often outcomes past their retention are looked for.
 const PRUNING: Duration = Duration::from_secs(3_600);
 
@@ -142,7 +137,7 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     };
     admin::serve(config.admin.clone(), shown, ended).await?;
     let Some(ledger) = open_ledger(&config.ledger, &metrics, &readiness, &shutdown).await? else { return Ok(()) };
-    tokio::spawn(look_over(config.ledger.clone(), Arc::clone(&metrics)));
+    tokio::spawn(ledger::look_over(config.ledger.clone(), Arc::clone(&metrics)));
     accounts.restore(ledger.pauses().await?);
     tokio::spawn(prune(ledger.clone()));
     tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
@@ -231,39 +226,6 @@ async fn take_changes(accounts: Arc<OfficialAccounts>, ledger: Ledger, mut chang
         let in_all = settings.official_accounts.len();
         tracing::info!(added, changed, removed, in_all, "the Official Accounts were read again; anything else needs a restart");
     }
-}
-
-/// Shows now and then how much the ledger has still to do and how large it is, and tells of commands whose messages are gone.
-async fn look_over(ledger: ledger::Settings, metrics: Arc<Metrics>) {
-    // Its own, so that no page keeps it waiting.
-    let recall = Recall::new(ledger.place);
-    let mut told = HashSet::new();
-    loop {
-        let census = recall.census().await;
-        // Whoever needs the ledger for more than this tells of it.
-        let census = census.inspect_err(|error| tracing::debug!(error, "the ledger can't be looked over")).ok();
-        metrics.census(census.map(|Census { unfinished, oldest_since, size_bytes }| {
-            (unfinished, oldest_since.map_or(0, jiff::Timestamp::as_second), size_bytes)
-        }));
-        let unseen_since = jiff::Timestamp::now().checked_sub(ledger.patience).unwrap_or(jiff::Timestamp::MIN);
-        if let Ok(missing) = recall.missing(unseen_since, MOST_MISSING).await {
-            told = report_missing(missing, &told);
-        }
-        tokio::time::sleep(CENSUS).await;
-    }
-}
-
-/// Tells of each command once; answers those of which is told.
-fn report_missing(missing: Vec<Missing>, told: &HashSet<String>) -> HashSet<String> {
-    for Missing { command_id, kf_account, seen_at } in missing.iter().filter(|missing| !told.contains(&missing.command_id)) {
-        tracing::warn!(
-            command.id = command_id,
-            kf_account,
-            seen_at = %format_args!("{seen_at:.0}"),
-            "the message of an accepted command is gone: it holds nobody up any more; send it again under the same id"
-        );
-    }
-    missing.into_iter().map(|missing| missing.command_id).collect()
 }
 
 /// Forgets outcomes past their retention, a few at a time, so that nobody waits for it.

@@ -92,7 +92,6 @@ impl OfficialAccounts {
 
     /// Shows in the metrics what is known of them at this moment.
     pub fn show(&self) {
-        // Held throughout, so that the series of one that is forgotten meanwhile do not come back.
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mut paused: Vec<Vec<Reason>> = Vec::new();
         for (wechat_id, official_account) in &known.accounts {

@@ -274,7 +274,7 @@ impl OfficialAccount {
     /// Shows whether anything is paused for a reason.
     fn show(&self, reason: Reason) {
         let pauses = self.pauses();
-        let paused = pauses.all().any(|pause| pause.failure.reason == reason);
+        let paused = pauses.all().any(|pause| pause.is_told() && pause.failure.reason == reason);
         self.metrics.paused(self.wechat_id(), reason, paused);
     }
 

@@ -58,6 +58,12 @@ impl Pause {
         self.probed_by.is_some()
     }
 
+    /// When the next call may go; now where that was before.
+    pub fn next_call_at(&self) -> Timestamp {
+        let left = self.until.saturating_duration_since(Instant::now());
+        Timestamp::now().checked_add(left).unwrap_or(Timestamp::MAX)
+    }
+
     /// Whether operators are told of it. A quota returns by the clock; of anything else only a call tells that it is over,
     /// however long none is made.
     pub fn is_told(&self) -> bool {

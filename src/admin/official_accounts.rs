@@ -157,14 +157,13 @@ fn trouble(pause: &Pause, now: Timestamp) -> Markup {
 }
 
 fn next_call(pause: &Pause, now: Timestamp) -> Markup {
-    let left = pause.until.saturating_duration_since(Instant::now());
     html! {
         @if pause.is_probed() {
             "under way, to find out whether it is over"
-        } @else if left.is_zero() {
+        } @else if pause.until <= Instant::now() {
             "with the next command"
         } @else {
-            (moment(now.checked_add(left).unwrap_or(Timestamp::MAX), now))
+            (moment(pause.next_call_at(), now))
         }
     }
 }

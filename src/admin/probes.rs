@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::{Port, Shown};
 use crate::accounts::{OfficialAccounts, Pause};
@@ -50,8 +48,7 @@ fn paused(accounts: &OfficialAccounts) -> String {
         .collect();
     let mut text = String::new();
     for (wechat_id, pause) in pauses.iter().take(MOST_PAUSES) {
-        let left = pause.until.saturating_duration_since(Instant::now());
-        let next = Timestamp::now().checked_add(left).unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let next = pause.next_call_at().strftime("%Y-%m-%dT%H:%M:%SZ");
         let Pause { scope, since, failure, .. } = pause;
         let _ = writeln!(text, "paused: {wechat_id} ({scope}): {} since {since:.0}, next call {next}", failure.reason);
     }

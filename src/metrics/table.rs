@@ -41,7 +41,8 @@ pub fn register<K: Kind>(registry: &Registry, entry: &Entry) -> Result<K, promet
     Ok(metric)
 }
 
-/// Defines a struct of metrics (besides what it begins with as its default), a function that makes and registers them, and the list of all of them.
+/// Defines a struct of metrics, a function that makes and registers them, and the list of all of them. What stands under
+/// `besides` is no metric, and begins with its default.
 macro_rules! table {
     (
         $(#[$meta:meta])*

@@ -7,7 +7,6 @@ pub mod words;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use kf_worker::outcome::Reason;
 use serde_json::Value;
@@ -82,14 +81,6 @@ async fn all() -> &'static [Rule] {
         rules
     };
     RULES.get_or_init(ask).await
-}
-
-/// Runs promtool; its complaints where it has any.
-fn promtool(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("promtool").args(arguments).output();
-    let output = output.expect("these tests need promtool: run `make test`, which installs it with Prometheus");
-    let told = || [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
-    if output.status.success() { Ok(()) } else { Err(told()) }
 }
 
 #[test]

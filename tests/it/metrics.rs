@@ -1,14 +1,13 @@
 //! The metrics of a real worker: what happens is counted where an operator looks, few series, and nothing that Prometheus' own checker minds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Seek as _, Write as _};
-use std::process::Command;
 
 use jiff::Timestamp;
 use lapin::types::FieldTable;
 
 use crate::support::broker::Message;
 use crate::support::eventually;
+use crate::support::prometheus::promtool;
 use crate::support::proxy::Proxy;
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Endpoint};
@@ -39,16 +38,6 @@ impl Scrape {
     fn assert(&self, series: &str, expected: u32) {
         assert!((self.value(series) - f64::from(expected)).abs() < f64::EPSILON, "{series} is {}, not {expected}", self.value(series));
     }
-}
-
-/// What Prometheus' own checker minds in a scrape.
-fn promtool_minds(text: &str) -> String {
-    let mut file = tempfile::tempfile().expect("a temporary file");
-    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("it can be written");
-    let checked = Command::new("promtool").args(["check", "metrics"]).stdin(file).output();
-    let checked = checked.expect("promtool (Debian's package `prometheus`) starts");
-    let told = [checked.stdout.as_slice(), &checked.stderr].concat();
-    if checked.status.success() { String::from_utf8_lossy(&told).into_owned() } else { format!("{checked:?}") }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +143,7 @@ async fn what_happens_is_counted_where_an_operator_looks() {
         |series: &String| ["kf_wechat_errcodes_total", "kf_official_account_paused"].iter().any(|name| series.starts_with(name));
     assert!(first_seen.iter().all(may_appear), "{first_seen:?}");
     assert!(names(&before).is_subset(&names(&after)), "no series goes away");
-    assert_eq!(promtool_minds(&after.text), "");
+    assert_eq!(promtool(&["check", "metrics"], &after.text), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +168,7 @@ async fn one_official_account_makes_fewer_than_500_series_whatever_wechat_answer
     scrape.assert("kf_wechat_errcodes_total{endpoint=\"add\",errcode=\"other\"}", 60);
     scrape.assert("kf_wechat_errcodes_total{endpoint=\"token\",errcode=\"other\"}", 3);
     assert!(scrape.series.len() < 500, "{} series:\n{}", scrape.series.len(), scrape.text);
-    assert_eq!(promtool_minds(&scrape.text), "");
+    assert_eq!(promtool(&["check", "metrics"], &scrape.text), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

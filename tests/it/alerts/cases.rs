@@ -5,7 +5,8 @@ use std::fs;
 use serde_json::json;
 use tokio::task::block_in_place;
 
-use super::{Rule, all, case_files, folder, promtool};
+use super::{Rule, all, case_files, folder};
+use crate::support::prometheus::promtool;
 
 /// How a rule is broken.
 #[derive(Clone, Copy)]
@@ -55,7 +56,7 @@ fn hold_with(rules: &[Rule]) -> Result<(), String> {
 
 fn test_rules(files: &[String]) -> Result<(), String> {
     let arguments: Vec<&str> = ["test", "rules"].into_iter().chain(files.iter().map(String::as_str)).collect();
-    promtool(&arguments)
+    promtool(&arguments, "")
 }
 
 /// Breaks every rule in turn.

@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use super::words::{assert_known_metrics, unknown_words};
-use super::{all, case_files, file, promtool};
+use super::{all, case_files, file};
+use crate::support::prometheus::promtool;
 
 /// Under this address the repository stands in the rules, until operators put their own.
 const BASE: &str = "https://git.example.com/kf-worker/blob/main/docs/runbooks/";
@@ -12,7 +13,7 @@ const BASE: &str = "https://git.example.com/kf-worker/blob/main/docs/runbooks/";
 const SEVERITIES: [&str; 2] = ["critical", "warning"];
 
 fn check(file: &str) -> Result<(), String> {
-    promtool(&["check", "rules", "--lint=all", "--lint-fatal", file])
+    promtool(&["check", "rules", "--lint=all", "--lint-fatal", file], "")
 }
 
 #[test]

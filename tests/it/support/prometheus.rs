@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{Seek as _, Write as _};
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -122,6 +123,16 @@ impl Drop for Prometheus {
         drop(self.script.stdin.take());
         block_in_place(|| self.script.wait()).ok();
     }
+}
+
+/// Runs promtool with this text as its input; its complaints where it has any.
+pub fn promtool(arguments: &[&str], input: &str) -> Result<(), String> {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(input.as_bytes()).and_then(|()| file.rewind()).expect("it can be written");
+    let output = Command::new("promtool").args(arguments).stdin(file).output();
+    let output = output.expect("these tests need promtool: run `make test`, which installs it with Prometheus");
+    let told = || [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
+    if output.status.success() { Ok(()) } else { Err(told()) }
 }
 
 /// One series of an answer.
