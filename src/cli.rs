@@ -3,6 +3,7 @@
 mod check;
 mod dead;
 mod drift;
+mod healthcheck;
 mod ledger;
 mod partitions;
 mod result;
@@ -59,6 +60,12 @@ enum Command {
         /// Print what was found as JSON, a line for each Official Account.
         #[arg(long)]
         json: bool,
+    },
+    /// Ask the worker that runs here whether it can do its work, and print why not; exit code 1 where it can't.
+    Healthcheck {
+        /// Ask only whether it is alive: whether nothing but a restart would help.
+        #[arg(long)]
+        live: bool,
     },
     /// Look after the ledger: move it into a database, forget old outcomes.
     Ledger {
@@ -158,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(config, arguments.config),
         Command::Check => check::check(&config),
         Command::Drift { wechat_ids, json } => drift::drift(config, &wechat_ids, json),
+        Command::Healthcheck { live } => healthcheck::healthcheck(&config, live),
         Command::Ledger { what: ledger::LedgerCommand::Prune { json } } => ledger::prune(&config, json),
         Command::Ledger { what: ledger::LedgerCommand::Migrate { .. } } => Exit::Usage,
         Command::Dead { what } => dead::dead(&config, what),

@@ -1,5 +1,6 @@
 //! The admin port: the status page for people, and `/metrics`, `/livez` and `/readyz` for machines.
 
+mod ask;
 mod host;
 mod look_up;
 mod official_accounts;
@@ -26,6 +27,7 @@ use crate::ledger::Recall;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
+pub use ask::ask;
 pub use host::is_host_name;
 
 /// Where the admin port is, and under which names.

@@ -9,10 +9,10 @@ const PURE: [&str; 3] = ["command", "outcome", "event"];
 const EDGES: [&str; 3] = ["wechat", "ledger", "broker"];
 /// Who may import the configuration.
 const CONFIGURED: [&str; 4] = ["config", "cli", "main", "lib"];
-/// Each vendor crate and the one room that knows it; two rooms speak HTTP, one of them to a collector alone.
+/// Each vendor crate and the one room that knows it; two more speak HTTP: one to a collector alone, one to its own kind.
 const VENDORS: [(&str, &[&str]); 8] = [
     ("lapin", &["broker"]),
-    ("reqwest", &["wechat", "traces"]),
+    ("reqwest", &["wechat", "traces", "admin"]),
     ("rusqlite", &["ledger"]),
     ("prometheus", &["metrics"]),
     ("opentelemetry", &["traces"]),

@@ -14,6 +14,7 @@ mod crash;
 mod dashboards;
 mod dead;
 mod fleet;
+mod healthcheck;
 mod hosts;
 mod isolation;
 mod layout;

@@ -204,6 +204,11 @@ impl Worker {
         self.child.try_wait().expect("the process can be asked").is_none()
     }
 
+    /// Where its admin port is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its configuration file.
     pub fn config(&self) -> &Path {
         &self.files.config
