@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use rustix::process::DumpableBehavior;
 use serde_json::json;
 use tracing::Level;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
@@ -153,6 +154,7 @@ impl From<Exit> for ExitCode {
 
 /// Parses the arguments, does what they say, and answers the exit code. Data goes to stdout, everything else to stderr.
 pub fn main() -> ExitCode {
+    keep_memory_private();
     let arguments = Arguments::parse();
     start_logging(arguments.log_format);
     let configured = || configured(arguments.config.as_deref());
@@ -173,6 +175,12 @@ pub fn main() -> ExitCode {
         Command::Result { command_id, json } => result::show(&config, &command_id, json),
     }
     .into()
+}
+
+/// Keeps what is in memory, secrets among it, out of core dumps and out of reach of other programs of the same user. Where
+/// the kernel refuses, everything works as well.
+fn keep_memory_private() {
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// The configuration; its faults are told where it has any.

@@ -2,6 +2,8 @@
 
 mod official_accounts;
 mod reader;
+mod secret_files;
+mod tls;
 mod traces;
 
 use std::net::SocketAddr;
@@ -15,9 +17,11 @@ use crate::retry::DeferDelay;
 use crate::{accounts, admin, broker, ledger, retry, wechat, worker};
 use official_accounts::read_official_accounts;
 use reader::Reader;
+use tls::{read_authorities, read_broker_tls};
 use traces::read_traces;
 
 pub use reader::{Fault, Faults};
+pub use secret_files::{Exposed, SecretFiles};
 
 /// The complete example: every key with its default and what it means.
 pub const EXAMPLE: &str = include_str!("../deploy/kf-worker.toml");
@@ -34,6 +38,8 @@ pub struct Config {
     pub rules: Rules,
     /// Nothing where no spans are exported.
     pub traces: Option<crate::traces::Settings>,
+    /// Where secrets came from.
+    pub secret_files: SecretFiles,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,21 +71,19 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
         admin: read_admin(&mut reader),
         rules: read_rules(&mut reader),
         traces: read_traces(&mut reader),
+        secret_files: reader.secret_files(),
     };
     let config = check_together(&mut reader, config);
     reader.finish(config)
 }
 
 fn read_broker(reader: &mut Reader) -> broker::Settings {
-    let url = reader.secret_or("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f");
-    let uri = url.parse().unwrap_or_else(|error: String| {
-        // The parser's words carry no part of the URL.
-        reader.fault(
-            "amqp.url",
-            format!("is not an AMQP URL ({error}); write amqp://USER:PASSWORD@HOST:5672/VHOST, with %2f for the vhost /"),
-        );
+    let url = reader.secret_or("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f", names_somebody);
+    let url = broker::BrokerUrl::parse(&url).unwrap_or_else(|trouble| {
+        reader.fault("amqp.url", trouble);
         Default::default()
     });
+    let tls = read_broker_tls(reader, &url);
     let prefix = reader.text("amqp.prefix", "kf");
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(fits) {
@@ -89,7 +93,7 @@ fn read_broker(reader: &mut Reader) -> broker::Settings {
     let choices = [("declare", Topology::Declare), ("check", Topology::Check), ("none", Topology::None)];
     let topology = reader.choice("amqp.topology", &choices, Topology::Declare);
     let window = reader.integer("worker.window", 256, 1..=65_535).try_into().unwrap_or(u16::MAX);
-    broker::Settings { uri, prefix, topology, partitions, alone: false, window, defer: Vec::new() }
+    broker::Settings { url, tls, prefix, topology, partitions, alone: false, window, defer: Vec::new() }
 }
 
 fn read_worker(reader: &mut Reader, window: usize, request_timeout: Duration) -> worker::Settings {
@@ -119,7 +123,12 @@ fn read_wechat(reader: &mut Reader, request_timeout: Duration) -> wechat::Settin
         reader.fault("wechat.fallback_urls", trouble);
     }
     base_urls.extend(fallbacks);
-    wechat::Settings { base_urls, request_timeout }
+    wechat::Settings { base_urls, tls: read_authorities(reader, "wechat.ca_file"), request_timeout }
+}
+
+/// Whether a URL names a user, and so may hold a password.
+fn names_somebody(url: &str) -> bool {
+    url.contains('@')
 }
 
 /// A token goes to these hosts, so they must be who they say; on this machine itself there is nobody else.
@@ -166,7 +175,7 @@ fn read_retry(reader: &mut Reader) -> retry::Settings {
 }
 
 fn read_ledger(reader: &mut Reader, request_timeout: Duration) -> ledger::Settings {
-    let url = reader.secret_or("ledger.url", "sqlite:kf-ledger.db");
+    let url = reader.secret_or("ledger.url", "sqlite:kf-ledger.db", names_somebody);
     let place = ledger::Place::parse(&url).unwrap_or_else(|trouble| {
         reader.fault("ledger.url", trouble);
         ledger::Place::Sqlite(PathBuf::new())

@@ -27,7 +27,7 @@
 //! | [`broker`] | the only AMQP client: sessions, topology, partitions and who takes which, deliveries, confirms |
 //! | [`metrics`], [`traces`], [`readiness`], [`admin`] | what operators see |
 //! | [`config`], [`cli`] | what operators say |
-//! | [`secret`] | a text that is never shown |
+//! | [`secret`], [`tls`] | a text that is never shown; whom the worker believes on an encrypted connection |
 //! | [`simulator`] | a faithful WeChat for demos and staging, apart from all of the above |
 //!
 //! # Invariants
@@ -71,6 +71,7 @@ pub mod retry;
 pub mod secret;
 pub mod simulator;
 pub mod supervisor;
+pub mod tls;
 pub mod traces;
 pub mod wechat;
 pub mod worker;
@@ -78,7 +79,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -115,12 +116,16 @@ pub enum RunError {
     GaveUp(#[from] supervisor::GaveUp),
 }
 
-/// Runs the worker until it is told to shut down, then ends what is in flight. Whatever comes over `changes` meanwhile
-/// takes the place of the configured Official Accounts; calls under way end as they would have.
+/// Runs the worker until it is told to shut down, then ends what is in flight. Of a configuration that comes over `changes`
+/// meanwhile the Official Accounts are taken up, while calls under way end as they would have, and the users and passwords
+/// for broker and database, for the connections that are made from then on.
 ///
 /// # Errors
 /// Where it can't begin, or has given up the broker.
-pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(config: Config, changes: mpsc::Receiver<Config>, shutdown: CancellationToken) -> Result<(), RunError> {
+    for exposed in config.secret_files.exposed() {
+        tracing::warn!("{exposed}");
+    }
     let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?);
     metrics.commands_held_limit.set(config.broker.window.into());
     let readiness = Arc::new(Readiness::default());
@@ -140,13 +145,16 @@ pub async fn run(config: Config, changes: mpsc::Receiver<accounts::Settings>, sh
     tokio::spawn(ledger::look_over(config.ledger.clone(), Arc::clone(&metrics)));
     accounts.restore(ledger.pauses().await?);
     tokio::spawn(prune(ledger.clone()));
-    tokio::spawn(take_changes(Arc::clone(&accounts), ledger.clone(), changes));
+    let (broker_changes, broker) = watch::channel(config.broker.clone());
+    let changing =
+        Changing { accounts: Arc::clone(&accounts), ledger: ledger.clone(), place: config.ledger.place.clone(), broker: broker_changes };
+    tokio::spawn(changing.follow(changes));
     let worker = Arc::new(assemble(&config, ledger, accounts, metrics, traces.clone(), readiness, shutdown)?);
     if let Some(interval) = config.worker.drift_interval {
         let watching = Arc::clone(&worker);
         worker.tasks.spawn(async move { watching.watch(interval).await });
     }
-    let served = supervisor::supervise(&worker, &config.broker).await;
+    let served = supervisor::supervise(&worker, &broker).await;
     traces.finish().await;
     Ok(served?)
 }
@@ -214,17 +222,35 @@ fn assemble(
     })
 }
 
-/// Takes up other Official Accounts as they come.
-async fn take_changes(accounts: Arc<OfficialAccounts>, ledger: Ledger, mut changes: mpsc::Receiver<accounts::Settings>) {
-    while let Some(settings) = changes.recv().await {
-        let accounts::Replaced { added, changed, removed, forgotten } = accounts.replace(&settings);
-        for (wechat_id, scope) in forgotten {
-            if let Err(error) = ledger.forget_pause(wechat_id, scope).await {
-                tracing::warn!(%error, "a pause that is over will be taken up again after a restart");
+/// What a changed configuration changes in a worker that runs.
+struct Changing {
+    accounts: Arc<OfficialAccounts>,
+    ledger: Ledger,
+    place: ledger::Place,
+    broker: watch::Sender<broker::Settings>,
+}
+
+impl Changing {
+    /// Takes up configurations as they come.
+    async fn follow(self, mut changes: mpsc::Receiver<Config>) {
+        while let Some(config) = changes.recv().await {
+            self.broker.send_modify(|settings| settings.url.take_up(&config.broker.url));
+            self.place.take_up(&config.ledger.place);
+            let accounts::Replaced { added, changed, removed, forgotten } = self.accounts.replace(&config.accounts);
+            for (wechat_id, scope) in forgotten {
+                if let Err(error) = self.ledger.forget_pause(wechat_id, scope).await {
+                    tracing::warn!(%error, "a pause that is over will be taken up again after a restart");
+                }
             }
+            let in_all = config.accounts.official_accounts.len();
+            tracing::info!(
+                added,
+                changed,
+                removed,
+                in_all,
+                "the Official Accounts were read again, and the passwords for broker and database; anything else needs a restart"
+            );
         }
-        let in_all = settings.official_accounts.len();
-        tracing::info!(added, changed, removed, in_all, "the Official Accounts were read again; anything else needs a restart");
     }
 }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{ConnectError, Deliveries, Session, Settings, Share};
@@ -39,11 +40,16 @@ enum NoSession {
     Broker(ConnectError),
 }
 
-/// Serves until the worker is told to shut down, or gives up; then ends what is in flight.
+/// Serves until the worker is told to shut down, or gives up; then ends what is in flight. Each session is opened with the
+/// settings as they are then.
 ///
 /// # Errors
 /// Why it gave up.
-pub async fn supervise(worker: &Arc<Worker>, broker: &Settings) -> Result<(), GaveUp> {
+pub async fn supervise(worker: &Arc<Worker>, broker: &watch::Receiver<Settings>) -> Result<(), GaveUp> {
+    let url = broker.borrow().url.clone();
+    if url.is_exposed() {
+        tracing::warn!(broker = %url, "the connection to the broker is not encrypted: its password and nicknames are readable on the way; amqps:// in `amqp.url` makes it so");
+    }
     let served = serve(worker, broker).await;
     worker.readiness.draining();
     tracing::info!("shutting down: no commands are taken, what is in flight is finished");
@@ -60,13 +66,14 @@ pub async fn supervise(worker: &Arc<Worker>, broker: &Settings) -> Result<(), Ga
 }
 
 /// One session after the other. Answers the one in which the worker was told to shut down, if there was one.
-async fn serve(worker: &Arc<Worker>, broker: &Settings) -> Result<Option<Session>, GaveUp> {
+async fn serve(worker: &Arc<Worker>, broker: &watch::Receiver<Settings>) -> Result<Option<Session>, GaveUp> {
     let mut failures = 0;
     let mut connected_before = false;
     loop {
+        let settings = broker.borrow().clone();
         let opened = tokio::select! {
             () = worker.draining.cancelled() => return Ok(None),
-            opened = open(worker, broker) => opened,
+            opened = open(worker, &settings) => opened,
         };
         let opened_at = Instant::now();
         let trouble = match opened {

@@ -16,13 +16,15 @@ mod share;
 mod subscribe;
 mod subscription;
 mod topology;
+mod url;
 mod watch;
 
 use std::time::Duration;
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::uri::AMQPUri;
+
+use crate::tls::{self, Tls, TlsError};
 
 pub use dead::{DeadLetter, DeadLetters};
 pub use delivery::Delivery;
@@ -31,12 +33,14 @@ pub use publisher::PublishError;
 pub use session::{Deliveries, Session};
 pub use share::Share;
 pub use topology::Topology;
+pub use url::BrokerUrl;
 
 /// How the broker is reached.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where, and as whom; the password is in it.
-    pub uri: AMQPUri,
+    pub url: BrokerUrl,
+    /// How the connection is encrypted, where the URL asks for that.
+    pub tls: Tls,
     /// The first part of every name.
     pub prefix: String,
     pub topology: Topology,
@@ -59,6 +63,9 @@ pub enum ConnectError {
     /// The broker can't be reached, or went away.
     #[error("{0}")]
     Unreachable(String),
+    /// The files for an encrypted connection can't be used.
+    #[error("an encrypted connection to the broker can't be made: {0}")]
+    Tls(#[from] TlsError),
     /// The broker refused something that only an operator can mend.
     #[error("the broker refused {what}: {error}. {advice}")]
     Refused { what: String, error: lapin::Error, advice: &'static str },
@@ -152,7 +159,10 @@ async fn within<T>(request: impl Future<Output = lapin::Result<T>>) -> Result<T,
 /// Sorts out what is the network's.
 fn describe(error: lapin::Error) -> ConnectError {
     match error.kind() {
-        ErrorKind::IOError(io) => ConnectError::Unreachable(format!("the broker can't be reached: {io}")),
+        ErrorKind::IOError(io) => ConnectError::Unreachable(match tls::refusal(&**io) {
+            Some(refusal) => format!("there is no encrypted connection to the broker: {refusal}"),
+            None => format!("the broker can't be reached: {io}"),
+        }),
         ErrorKind::MissingHeartbeatError => ConnectError::Unreachable("the broker has fallen silent (no heartbeat)".to_owned()),
         _ => ConnectError::Client(error),
     }

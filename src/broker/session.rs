@@ -4,7 +4,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::tcp::RustlsConnector;
+use lapin::uri::AMQPAuthority;
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,7 +15,7 @@ use super::delivery::Delivery;
 use super::names::Names;
 use super::publisher::{CHANNELS, Publisher};
 use super::share::Share;
-use super::{ConnectError, Settings, TIME_LIMIT, parked, topology, within};
+use super::{ConnectError, Settings, TIME_LIMIT, describe, parked, topology, within};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
@@ -239,8 +241,24 @@ impl Deliveries {
 }
 
 pub(super) async fn connect(settings: &Settings, name: &str) -> Result<Connection, ConnectError> {
-    let mut uri = settings.uri.clone();
+    let mut uri = settings.url.0.clone();
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    within(Connection::connect_uri(uri, properties)).await
+    let encrypted = if settings.url.is_encrypted() { Some(RustlsConnector::from(settings.tls.client()?)) } else { None };
+    let runtime = lapin::runtime::default_runtime().map_err(describe)?;
+    // The client's own way to connect would believe the system's authorities beside those that are configured.
+    let connection = Connection::connector(
+        uri,
+        runtime,
+        async move |uri, runtime| {
+            let AMQPAuthority { host, port, .. } = uri.authority;
+            let stream = AsyncTcpStream::connect(&runtime, runtime.to_socket_addrs((host.clone(), port))).await?;
+            match &encrypted {
+                Some(connector) => Ok(stream.into_rustls(connector, &host).await?),
+                None => Ok(stream),
+            }
+        },
+        properties,
+    );
+    within(connection).await
 }

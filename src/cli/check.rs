@@ -14,10 +14,7 @@ pub fn check(config: &Config) -> Exit {
         accounts.push(&more);
     }
     super::print(format_args!("The configuration is sound."));
-    super::print(format_args!(
-        "  broker             {} on {}:{}",
-        config.broker.prefix, config.broker.uri.authority.host, config.broker.uri.authority.port
-    ));
+    super::print(format_args!("  broker             {} on {}", config.broker.prefix, config.broker.url));
     super::print(format_args!("  partitions         {}", config.broker.partitions));
     super::print(format_args!("  WeChat             {}", config.wechat.base_urls.join(", ")));
     super::print(format_args!("  Official Accounts  {}", accounts.join(", ")));
@@ -27,6 +24,9 @@ pub fn check(config: &Config) -> Exit {
         super::print(format_args!("  publishers         everybody whom RabbitMQ lets publish"));
     } else {
         super::print(format_args!("  publishers         {} rules", config.rules.0.len()));
+    }
+    for exposed in config.secret_files.exposed() {
+        super::tell(format_args!("warning: {exposed}"));
     }
     Exit::Done
 }

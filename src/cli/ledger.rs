@@ -20,8 +20,8 @@ pub enum LedgerCommand {
         /// The file: sqlite:PATH.
         #[arg(long, value_name = "URL")]
         from: String,
-        /// The database: postgres://…; `ledger.url` of the configuration where it is not given, which keeps the password out
-        /// of the process list.
+        /// The database: postgres://…, without a password, which everybody could read in the list of processes. Where it is not
+        /// given it is the one of KF_LEDGER__URL, or `ledger.url` of the configuration.
         #[arg(long, value_name = "URL")]
         to: Option<String>,
         /// Give up a move that was begun: empty the database and use the file again.
@@ -47,13 +47,23 @@ struct Ends {
 
 /// Moves a ledger. The configuration is only read where it has to say where to.
 pub fn migrate(from: &str, to: Option<&str>, configured: impl FnOnce() -> Option<Config>, abandon: bool, json: bool) -> Exit {
-    let to = match to.map(Place::parse) {
-        Some(place) => place.map_err(|trouble| format!("--to {trouble}")),
-        None => match configured() {
+    let flag = to;
+    let environment = std::env::var("KF_LEDGER__URL").ok();
+    let to = match (flag, environment) {
+        (Some(url), _) => Place::parse(url).map_err(|trouble| format!("--to {trouble}")),
+        (None, Some(url)) => Place::parse(&url).map_err(|trouble| format!("KF_LEDGER__URL {trouble}")),
+        (None, None) => match configured() {
             Some(config) => Ok(config.ledger.place),
             None => return Exit::Configuration,
         },
     };
+    if let (Some(_), Ok(Place::Postgres(url))) = (flag, &to)
+        && url.has_password()
+    {
+        return usage(
+            "--to holds a password, which everybody on this machine could read in the list of processes; leave --to out and put the address into `ledger.url`, or into the environment as KF_LEDGER__URL",
+        );
+    }
     let ends = match (Place::parse(from), to) {
         (Ok(Place::Sqlite(from)), Ok(Place::Postgres(to))) => Ends { from, to },
         (Err(trouble), _) => return usage(&format!("--from {trouble}")),

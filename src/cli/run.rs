@@ -1,15 +1,20 @@
 //! `kf-worker run`: the worker itself, with its signals.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Exit};
+use crate::RunError;
+use crate::config::{self, SecretFiles};
 use crate::ledger::LedgerError;
 use crate::supervisor::GaveUp;
-use crate::{RunError, accounts, config};
+
+/// How often it is looked whether a file with a secret has changed.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Runs until a signal, or until the worker gives up.
 pub fn run(config: Config, file: Option<PathBuf>) -> Exit {
@@ -17,7 +22,7 @@ pub fn run(config: Config, file: Option<PathBuf>) -> Exit {
         let shutdown = CancellationToken::new();
         on_signals(shutdown.clone())?;
         let (sender, changes) = mpsc::channel(1);
-        on_hangup(file, sender)?;
+        on_change(file, config.secret_files.clone(), sender)?;
         Ok::<_, std::io::Error>(crate::run(config, changes, shutdown).await)
     });
     match ended {
@@ -51,14 +56,26 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-/// SIGHUP reads the configuration again and hands on its Official Accounts. One with faults changes nothing.
-fn on_hangup(file: Option<PathBuf>, changes: mpsc::Sender<accounts::Settings>) -> std::io::Result<()> {
+/// Reads the configuration again and hands it on, upon SIGHUP and when a file that holds a secret has changed: who renews
+/// secrets can rarely send signals. A configuration with faults changes nothing.
+fn on_change(file: Option<PathBuf>, mut secret_files: SecretFiles, changes: mpsc::Sender<Config>) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut look = tokio::time::interval(LOOK);
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {}
+                _ = look.tick() => {
+                    if !secret_files.have_changed() {
+                        continue;
+                    }
+                    tracing::info!("a file with a secret has changed");
+                }
+            }
             match config::load(file.as_deref(), std::env::vars()) {
                 Ok(config) => {
-                    if changes.send(config.accounts).await.is_err() {
+                    secret_files = config.secret_files.clone();
+                    if changes.send(config).await.is_err() {
                         return;
                     }
                 }

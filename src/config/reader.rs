@@ -9,6 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::secret_files::SecretFiles;
 use crate::secret::Secret;
 
 /// Something wrong with the configuration.
@@ -82,6 +83,9 @@ pub struct Reader {
     known: BTreeSet<String>,
     /// Where the entries of a list came from that have a file of their own.
     files: BTreeMap<String, Origin>,
+    /// Where systemd has put what its unit calls credentials.
+    credentials: Option<PathBuf>,
+    secret_files: SecretFiles,
     faults: Vec<Fault>,
 }
 
@@ -92,13 +96,19 @@ impl Reader {
             Some(path) => read_file(path).map_err(|fault| Faults(vec![fault]))?,
             None => BTreeMap::new(),
         };
+        let mut credentials = None;
         for (name, value) in environment {
+            if name == "CREDENTIALS_DIRECTORY" {
+                credentials = Some(PathBuf::from(value));
+                continue;
+            }
             // Every key has a section, so `__` tells ours from others, such as those that Kubernetes sets for a service.
             let Some(path) = name.strip_prefix("KF_").filter(|path| path.contains("__")) else { continue };
             let key = path.to_ascii_lowercase().replace("__", ".");
             entries.insert(key, Entry { value: Value::Environment(value), origin: Origin::Environment(name) });
         }
-        Ok(Self { entries, known: BTreeSet::new(), files: BTreeMap::new(), faults: Vec::new() })
+        let (known, files, secret_files) = (BTreeSet::new(), BTreeMap::new(), SecretFiles::default());
+        Ok(Self { entries, known, files, credentials, secret_files, faults: Vec::new() })
     }
 
     /// Notes a fault.
@@ -157,7 +167,7 @@ impl Reader {
 
     /// A secret that must be given, here or in the file that `<key>_file` names.
     pub fn secret(&mut self, key: &str) -> Secret {
-        let text = self.secret_or(key, "");
+        let text = self.secret_or(key, "", |_| true);
         if text.is_empty() && !self.faults.iter().any(|fault| fault.key.starts_with(key)) {
             self.fault(key, format!("is missing; give it, or `{key}_file`"));
         }
@@ -165,12 +175,15 @@ impl Reader {
     }
 
     /// A text that may hold a secret, so that it can also stand in a file of its own.
-    pub fn secret_or(&mut self, key: &str, default: &str) -> String {
+    pub fn secret_or(&mut self, key: &str, default: &str, is_secret: impl FnOnce(&str) -> bool) -> String {
         let file_key = format!("{key}_file");
         let (here, there) = (self.entries.get(key).cloned(), self.entries.get(&file_key).cloned());
         let in_environment = |entry: &Entry| matches!(entry.origin, Origin::Environment(_));
         let path = self.text(&file_key, "");
         let text = self.text(key, default);
+        if let Some(Entry { origin: Origin::File { path, .. }, .. }) = here.as_ref().filter(|_| is_secret(&text)) {
+            self.secret_files.shared(path);
+        }
         match (here, there) {
             (_, None) => text,
             // The environment goes before the file, also between the two ways to give a secret.
@@ -184,13 +197,39 @@ impl Reader {
     }
 
     fn read_secret(&mut self, key: &str, path: &str) -> String {
-        match std::fs::read_to_string(path) {
+        let path = self.found(path);
+        self.secret_files.own(&path);
+        match std::fs::read_to_string(&path) {
             Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
             Err(error) => {
-                self.fault(key, format!("the file {path} can't be read: {error}"));
+                self.fault(key, format!("the file {} can't be read: {error}", path.display()));
                 String::new()
             }
         }
+    }
+
+    /// The path of a file that is looked for as secrets are; `None` where none is given.
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let path = self.text(key, "");
+        (!path.is_empty()).then(|| self.found(&path))
+    }
+
+    /// The path of a file that holds a private key; likewise.
+    pub fn secret_path(&mut self, key: &str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        self.secret_files.own(&path);
+        Some(path)
+    }
+
+    /// A bare name is one of systemd's credentials where there is one of that name.
+    fn found(&self, path: &str) -> PathBuf {
+        let credential = self.credentials.as_ref().map(|folder| folder.join(path)).filter(|credential| credential.is_file());
+        credential.unwrap_or_else(|| PathBuf::from(path))
+    }
+
+    /// The files that secrets were read from so far.
+    pub fn secret_files(&self) -> SecretFiles {
+        self.secret_files.clone()
     }
 
     /// A whole number within a range, or its default.
@@ -280,6 +319,9 @@ impl Reader {
             self.read_secret(&file_key, &path).lines().map(str::to_owned).filter(|line| !line.trim().is_empty()).collect()
         } else {
             self.known.insert(file_key);
+            if let Some(Entry { origin: Origin::File { path, .. }, .. }) = self.entries.get(key) {
+                self.secret_files.shared(path);
+            }
             self.list(key, &[])
         };
         self.known.insert(key.to_owned());

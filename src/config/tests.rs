@@ -38,7 +38,7 @@ fn the_example_is_complete_and_holds_the_defaults() {
     let (_folder, path) = file(EXAMPLE);
     let example = load(Some(&path), []).unwrap_or_else(|faults| panic!("{faults}"));
     let least = load_text(LEAST, &[]).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(example.broker.uri, least.broker.uri);
+    assert_eq!(example.broker.url, least.broker.url);
     assert_eq!(example.broker.prefix, "kf");
     assert_eq!(example.broker.window, least.broker.window);
     assert_eq!(example.broker.defer, least.broker.defer);
@@ -53,11 +53,18 @@ fn the_example_is_complete_and_holds_the_defaults() {
 
 #[test]
 fn every_commented_line_of_the_example_is_a_key_that_is_known() {
-    // The folder that the example names must be there.
+    // What the example names must be there.
     let (folder, path) = file("");
     std::fs::create_dir(folder.path().join("official-accounts.d")).unwrap();
+    let own = rcgen::generate_simple_self_signed(["worker".to_owned()]).unwrap();
+    for name in ["rabbitmq-ca.pem", "wechat-ca.pem", "client.pem"] {
+        std::fs::write(folder.path().join(name), own.cert.pem()).unwrap();
+    }
+    std::fs::write(folder.path().join("client-key.pem"), own.signing_key.serialize_pem()).unwrap();
     let uncommented: String = EXAMPLE.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
-    std::fs::write(&path, uncommented).unwrap();
+    let here = format!("{}/", folder.path().display());
+    let encrypted = uncommented.replace("/etc/kf-worker/", &here).replace("url = \"amqp://", "url = \"amqps://");
+    std::fs::write(&path, encrypted).unwrap();
     match load(Some(&path), []) {
         Ok(config) => assert!(!config.rules.0.is_empty() && !config.accounts.platforms.is_empty()),
         Err(faults) => panic!("{faults}"),

@@ -13,7 +13,7 @@ const USUAL_PATH: &str = "/v1/traces";
 pub fn read_traces(reader: &mut Reader) -> Option<Settings> {
     let url = reader.text("traces.otlp_url", "");
     let sample_ratio = reader.ratio("traces.sample_ratio", 1.0);
-    let authorization = reader.secret_or("traces.authorization", "");
+    let authorization = reader.secret_or("traces.authorization", "", |_| true);
     if !is_header_value(&authorization) {
         reader.fault("traces.authorization", "is no value of a header such as \"Bearer …\"");
     }

@@ -105,6 +105,13 @@ impl Place {
         }
     }
 
+    /// Takes up the user and password of another description of the same place, here and in all clones.
+    pub fn take_up(&self, other: &Self) {
+        if let (Self::Postgres(url), Self::Postgres(other)) = (self, other) {
+            url.take_up(other);
+        }
+    }
+
     /// Whether several workers may use it.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Postgres(_))

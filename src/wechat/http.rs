@@ -12,6 +12,7 @@ use super::hosts::Hosts;
 use crate::command::TraceContext;
 use crate::metrics::Metrics;
 use crate::outcome::{AttemptFailure, Class, Failure, Reason};
+use crate::tls::{self, Tls, TlsError};
 use crate::traces::{Span, Traces};
 
 /// WeChat closes idle connections after a minute or so; we close them before, since a reset looks like a lost answer.
@@ -21,8 +22,12 @@ const LONGEST_ANSWER: usize = 1024 * 1024;
 
 /// The client could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client can't be made (are the system's certificates there? package ca-certificates): {0}")]
-pub struct BuildError(#[from] reqwest::Error);
+pub enum BuildError {
+    #[error("WeChat's certificate can't be checked: {0}")]
+    Tls(#[from] TlsError),
+    #[error("the HTTP client can't be made: {0}")]
+    Client(#[from] reqwest::Error),
+}
 
 /// An HTTP client for all hosts of the API.
 pub struct Http {
@@ -33,8 +38,9 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn new(base_urls: Vec<String>, timeout: Duration, metrics: Arc<Metrics>, traces: Traces) -> Result<Self, BuildError> {
+    pub fn new(base_urls: Vec<String>, tls: &Tls, timeout: Duration, metrics: Arc<Metrics>, traces: Traces) -> Result<Self, BuildError> {
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.client()?)
             .timeout(timeout)
             // Shorter, so that a host that is not there is told from an answer that is lost.
             .connect_timeout(timeout.mul_f64(0.6))
@@ -157,7 +163,11 @@ fn transport_failure(endpoint: Endpoint, error: &reqwest::Error) -> AttemptFailu
             answer_lost: false,
         };
     } else if error.is_connect() {
-        (Reason::Unreachable, format!("WeChat could not be reached: {}.", root_cause(error)), false)
+        let detail = match tls::refusal(error) {
+            Some(refusal) => format!("There is no encrypted connection to WeChat: {refusal}."),
+            None => format!("WeChat could not be reached: {}.", root_cause(error)),
+        };
+        (Reason::Unreachable, detail, false)
     } else if error.is_timeout() {
         (Reason::AnswerLost, "WeChat did not answer within `wechat.request_timeout`.".to_owned(), true)
     } else {

@@ -19,6 +19,7 @@ use crate::command::Command;
 use crate::metrics::Metrics;
 use crate::outcome::{Action, AttemptFailure, Class, Reason};
 use crate::secret::Secret;
+use crate::tls::Tls;
 use crate::traces::Traces;
 use answer::{Endpoint, WeChatAnswer};
 use codes::Verdict;
@@ -29,6 +30,8 @@ use http::Http;
 pub struct Settings {
     /// Scheme, host and port of the API, then of other hosts of the same API.
     pub base_urls: Vec<String>,
+    /// Whom they must be known by; organisations' own token servers likewise.
+    pub tls: Tls,
     /// How long a request may take, from connecting to the last byte of its answer.
     pub request_timeout: Duration,
 }
@@ -82,9 +85,9 @@ impl WeChat {
     /// Makes a client; nothing is sent yet.
     ///
     /// # Errors
-    /// Where the system's certificates can't be used.
+    /// Where the certificates of authorities can't be used.
     pub fn new(settings: Settings, metrics: Arc<Metrics>, traces: Traces) -> Result<Self, BuildError> {
-        let http = Http::new(settings.base_urls, settings.request_timeout, Arc::clone(&metrics), traces)?;
+        let http = Http::new(settings.base_urls, &settings.tls, settings.request_timeout, Arc::clone(&metrics), traces)?;
         Ok(Self { http, metrics })
     }
 

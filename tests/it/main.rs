@@ -28,6 +28,7 @@ mod private_postgres;
 mod reading_back;
 mod reload;
 mod results;
+mod secrets;
 mod shutdown;
 mod status_page;
 mod token_sources;

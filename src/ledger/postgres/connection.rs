@@ -1,20 +1,16 @@
 //! How the database is reached: the connection and its certificate, and what can go wrong.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::url::{PostgresUrl, Tls};
+use super::url::{Encryption, PostgresUrl};
+use crate::tls::{self, TlsError};
 
 /// Everything that is asked of the database is answered within this time, or its connection is given up.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -31,8 +27,8 @@ pub enum Trouble {
     Failed(tokio_postgres::Error),
     #[error("it did not answer within {} s", TIME_LIMIT.as_secs())]
     Silent,
-    #[error("the certificates to check it with can't be read: {0}")]
-    Certificates(String),
+    #[error("its certificate can't be checked: {0}")]
+    Certificates(#[from] Box<TlsError>),
 }
 
 /// Why a database can't be the ledger.
@@ -64,42 +60,20 @@ impl OpenError {
 impl PostgresUrl {
     async fn connect(&self) -> Result<Connected, Trouble> {
         let connected = async {
-            match &self.tls {
-                Tls::Off => {
-                    let (client, connection) = self.config.connect(NoTls).await.map_err(Trouble::Failed)?;
+            match &self.encryption {
+                Encryption::Off => {
+                    let (client, connection) = self.config().connect(NoTls).await.map_err(Trouble::Failed)?;
                     Ok(Connected { client, driver: tokio::spawn(async move { drop(connection.await) }) })
                 }
-                Tls::Checked(authorities) => {
-                    let tls = MakeRustlsConnect::new(tls_with(authorities.as_ref())?);
-                    let (client, connection) = self.config.connect(tls).await.map_err(Trouble::Failed)?;
+                Encryption::Checked(tls) => {
+                    let tls = MakeRustlsConnect::new(tls.client().map_err(Box::new)?);
+                    let (client, connection) = self.config().connect(tls).await.map_err(Trouble::Failed)?;
                     Ok(Connected { client, driver: tokio::spawn(async move { drop(connection.await) }) })
                 }
             }
         };
         tokio::time::timeout(TIME_LIMIT, connected).await.unwrap_or(Err(Trouble::Silent))
     }
-}
-
-fn tls_with(authorities: Option<&PathBuf>) -> Result<rustls::ClientConfig, Trouble> {
-    let mut roots = RootCertStore::empty();
-    match authorities {
-        Some(path) => {
-            let told = |error: &dyn fmt::Display| Trouble::Certificates(format!("{}: {error}", path.display()));
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| told(&error))? {
-                roots.add(certificate.map_err(|error| told(&error))?).map_err(|error| told(&error))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    if roots.is_empty() {
-        return Err(Trouble::Certificates("there are none; name a file with `sslrootcert=FILE`".to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| Trouble::Certificates(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A connection that is opened anew where it was lost.
@@ -235,6 +209,9 @@ impl fmt::Display for Told<'_> {
         if let Some(server) = self.0.as_db_error() {
             // Its detail may hold values.
             return write!(formatter, "{} ({})", server.message(), server.code().code());
+        }
+        if let Some(refusal) = tls::refusal(self.0) {
+            return formatter.write_str(&refusal);
         }
         write!(formatter, "{}", self.0)?;
         let mut source = std::error::Error::source(self.0);

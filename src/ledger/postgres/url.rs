@@ -2,25 +2,27 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::connection::TIME_LIMIT;
+use crate::tls::Tls;
 
 /// Where the database is, as whom, and whether the connection is encrypted; the password is in it.
 #[derive(Clone)]
 pub struct PostgresUrl {
-    pub config: Arc<tokio_postgres::Config>,
-    pub tls: Tls,
+    /// Clones share it, so that all of them have the latest password.
+    config: Arc<RwLock<Arc<tokio_postgres::Config>>>,
+    pub encryption: Encryption,
 }
 
 /// Whether the connection is encrypted.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Tls {
+pub enum Encryption {
     Off,
-    /// The certificate is checked, against the system's authorities or those in a file.
-    Checked(Option<PathBuf>),
+    /// The certificate is checked, its name included.
+    Checked(Tls),
 }
 
 impl PostgresUrl {
@@ -38,9 +40,10 @@ impl PostgresUrl {
                 _ => others.push(pair),
             }
         }
-        let tls = match mode {
-            None | Some("disable") if authorities.is_none() => Tls::Off,
-            None | Some("require" | "verify-ca" | "verify-full") => Tls::Checked(authorities),
+        let checked = |authorities| Encryption::Checked(Tls { authorities, identity: None });
+        let encryption = match mode {
+            None | Some("disable") if authorities.is_none() => Encryption::Off,
+            None | Some("require" | "verify-ca" | "verify-full") => checked(authorities),
             Some("disable") => {
                 return Err("names certificates (`sslrootcert`) and turns TLS off (`sslmode=disable`); write sslmode=require");
             }
@@ -56,7 +59,7 @@ impl PostgresUrl {
         if config.get_hosts().is_empty() {
             return Err("names no host; write postgres://USER:PASSWORD@HOST:5432/DATABASE");
         }
-        config.ssl_mode(if tls == Tls::Off { SslMode::Disable } else { SslMode::Require });
+        config.ssl_mode(if encryption == Encryption::Off { SslMode::Disable } else { SslMode::Require });
         if config.get_application_name().is_none() {
             config.application_name("kf-worker");
         }
@@ -68,7 +71,28 @@ impl PostgresUrl {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         config.tcp_user_timeout(TIME_LIMIT).keepalives_idle(TIME_LIMIT);
-        Ok(Self { config: Arc::new(config), tls })
+        Ok(Self { config: Arc::new(RwLock::new(Arc::new(config))), encryption })
+    }
+
+    /// What a connection is made from.
+    pub fn config(&self) -> Arc<tokio_postgres::Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes up another user and password, here and in all clones, for connections made from now on. An address that says
+    /// anything else besides is not taken.
+    pub fn take_up(&self, other: &Self) {
+        let other = other.config();
+        let mut config = (*self.config()).clone();
+        config.user(other.get_user().unwrap_or_default()).password(other.get_password().unwrap_or_default());
+        if config == *other {
+            *self.config.write().unwrap_or_else(PoisonError::into_inner) = other;
+        }
+    }
+
+    /// Whether a password is in it.
+    pub fn has_password(&self) -> bool {
+        self.config().get_password().is_some()
     }
 
     /// Whether passwords and nicknames cross a network unencrypted.
@@ -77,17 +101,18 @@ impl PostgresUrl {
             Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
             Host::Unix(_) => true,
         };
-        self.tls == Tls::Off && !self.config.get_hosts().iter().all(local)
+        self.encryption == Encryption::Off && !self.config().get_hosts().iter().all(local)
     }
 }
 
 /// Where it is and nothing secret.
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "`{}`", self.config.get_dbname().or(self.config.get_user()).unwrap_or_default())?;
-        for (index, host) in self.config.get_hosts().iter().enumerate() {
+        let config = self.config();
+        write!(formatter, "`{}`", config.get_dbname().or(config.get_user()).unwrap_or_default())?;
+        for (index, host) in config.get_hosts().iter().enumerate() {
             formatter.write_str(if index == 0 { " on " } else { ", " })?;
-            let ports = self.config.get_ports();
+            let ports = config.get_ports();
             let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
             match host {
                 Host::Tcp(name) => write!(formatter, "{name}:{port}")?,
@@ -115,7 +140,7 @@ mod tests {
     #[test]
     fn a_url_is_read_and_shown_without_its_password() {
         let url = PostgresUrl::parse("postgres://kf:hunter2@db.example:5433/ledger?sslmode=verify-full&sslrootcert=/ca.pem").unwrap();
-        assert!(url.tls == Tls::Checked(Some(PathBuf::from("/ca.pem"))));
+        assert!(url.encryption == Encryption::Checked(Tls { authorities: Some(PathBuf::from("/ca.pem")), identity: None }));
         assert!(!url.is_exposed());
         assert_eq!(format!("{url} {url:?}"), "`ledger` on db.example:5433 `ledger` on db.example:5433");
     }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use kf_worker::broker::{Delivery, Session, Settings, Share, Topology};
+use kf_worker::broker::{BrokerUrl, Delivery, Session, Settings, Share, Topology};
 use kf_worker::metrics::Metrics;
+use kf_worker::tls::Tls;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions};
 use lapin::types::FieldTable;
 use tokio::sync::watch;
@@ -49,8 +50,9 @@ struct Member {
 }
 
 fn told(prefix: &str, topology: Topology, window: u16) -> Settings {
-    let uri = rabbitmq::url().parse().expect("a URL");
-    Settings { uri, prefix: prefix.to_owned(), topology, partitions: PARTITIONS, alone: false, window, defer: Vec::new() }
+    let url = BrokerUrl::parse(rabbitmq::url()).expect("a URL");
+    let (prefix, tls) = (prefix.to_owned(), Tls::default());
+    Settings { url, tls, prefix, topology, partitions: PARTITIONS, alone: false, window, defer: Vec::new() }
 }
 
 async fn open(settings: &Settings) -> (Session, kf_worker::broker::Deliveries) {

@@ -56,6 +56,12 @@ impl Settings {
         self
     }
 
+    /// Leaves a key out.
+    pub fn unset(&mut self, key: &str) -> &mut Self {
+        self.keys.remove(key);
+        self
+    }
+
     /// Sets a variable of the worker's environment.
     pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.insert(name.to_owned(), value.to_owned());

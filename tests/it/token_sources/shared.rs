@@ -9,6 +9,7 @@ use kf_worker::accounts::{NoToken, PlatformSettings, Sources, Ticket, TokenKind,
 use kf_worker::ledger::{self, Fetcher, Ledger, Place, TokenTurn};
 use kf_worker::metrics::Metrics;
 use kf_worker::secret::Secret;
+use kf_worker::tls::Tls;
 use kf_worker::traces::Traces;
 use kf_worker::wechat::{self, AppCredentials, Token};
 use tokio::time::{Instant, timeout};
@@ -46,7 +47,8 @@ impl Peer {
         let settings = ledger::Settings { place, retention: day, patience: day, lease: claim };
         let metrics = Arc::new(Metrics::new().expect("metrics"));
         let ledger = Ledger::open(&settings, Arc::clone(&metrics)).await;
-        let settings = wechat::Settings { base_urls: vec![scripted.base_url()], request_timeout: Duration::from_secs(10) };
+        let settings =
+            wechat::Settings { base_urls: vec![scripted.base_url()], tls: Tls::default(), request_timeout: Duration::from_secs(10) };
         let wechat = wechat::WeChat::new(settings, metrics.clone(), Traces::default()).expect("a client");
         Self { wechat, ledger: ledger.expect("the ledger opens"), metrics, tokens }
     }

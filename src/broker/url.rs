@@ -1,0 +1,120 @@
+//! Where the broker is, and as whom: its URL, which holds a password and is never shown.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+
+/// What the URL may ask for behind its `?`. What RabbitMQ's own clients take there besides is about certificates.
+const PARAMETERS: [&str; 4] = ["heartbeat", "channel_max", "frame_max", "auth_mechanism"];
+
+/// `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://…`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct BrokerUrl(pub(super) AMQPUri);
+
+impl BrokerUrl {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that hold no part of it.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        // The parser's own words may hold the whole of it.
+        let uri: Result<AMQPUri, String> = url.parse();
+        let mut uri = uri.map_err(|_| {
+            "is not an AMQP URL; write amqp://USER:PASSWORD@HOST:5672/VHOST or amqps://USER:PASSWORD@HOST:5671/VHOST, with %2f for the vhost /, and other characters in %XX form".to_owned()
+        })?;
+        let (address, parameters) = url.split_once('?').unwrap_or((url, ""));
+        // The parser takes this machine where it finds an address of IPv6.
+        if let Some((v6, _)) = address.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']')) {
+            uri.authority.host = v6.to_owned();
+        }
+        let mut names = parameters.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or_default());
+        if names.any(|name| !PARAMETERS.contains(&name)) {
+            return Err(format!(
+                "has another parameter behind its ? than {}; certificates are named by `amqp.ca_file`, `amqp.client_certificate_file` and `amqp.client_key_file`",
+                PARAMETERS.join(", ")
+            ));
+        }
+        Ok(Self(uri))
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.0.scheme == AMQPScheme::AMQPS
+    }
+
+    /// Whether a certificate says who we are, and no password.
+    pub fn shows_certificate(&self) -> bool {
+        self.0.query.auth_mechanism == Some(SASLMechanism::External)
+    }
+
+    /// Whether the password and what people are called cross a network unencrypted.
+    pub fn is_exposed(&self) -> bool {
+        let host = &self.0.authority.host;
+        !self.is_encrypted() && host != "localhost" && !host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
+    /// Takes up another user and password. Where it is stays as it was.
+    pub fn take_up(&mut self, other: &Self) {
+        self.0.authority.userinfo.clone_from(&other.0.authority.userinfo);
+    }
+}
+
+/// Where it is and nothing secret.
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = &self.0.authority;
+        match authority.host.contains(':') {
+            true => write!(formatter, "[{}]:{}", authority.host, authority.port),
+            false => write!(formatter, "{}:{}", authority.host, authority.port),
+        }
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_and_shown_without_its_password() {
+        let url = BrokerUrl::parse("amqps://kf:hunter2@mq.example/%2f?heartbeat=5&auth_mechanism=external").unwrap();
+        assert!(url.is_encrypted() && url.shows_certificate() && !url.is_exposed());
+        assert_eq!(format!("{url} {url:?}"), "mq.example:5671 mq.example:5671");
+        assert_eq!(BrokerUrl::parse("amqp://kf:hunter2@[::1]:5673/kf").unwrap().to_string(), "[::1]:5673");
+    }
+
+    #[test]
+    fn what_crosses_a_network_unencrypted_is_known() {
+        let exposed = |url: &str| BrokerUrl::parse(url).unwrap().is_exposed();
+        assert!(exposed("amqp://kf:hunter2@mq.example/%2f") && exposed("amqp://kf:hunter2@[2001:db8::1]/%2f"));
+        assert!(!exposed("amqp://kf:hunter2@127.0.0.1/%2f") && !exposed("amqp://localhost/%2f") && !exposed("amqp://[::1]/%2f"));
+    }
+
+    #[test]
+    fn faults_are_told_without_the_url() {
+        for bad in [
+            "amqp:kf:hunter2@mq.example",
+            "http://kf:hunter2@mq.example",
+            "hunter2",
+            "amqp://kf:hunter2@mq.example:port/",
+            "amqps://kf:hunter2@mq.example/?verify=hunter2",
+            "amqps://kf:hunter2@mq.example/?auth_mechanism=hunter2",
+        ] {
+            let fault = BrokerUrl::parse(bad).unwrap_err();
+            assert!(!fault.contains("hunter2"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn another_password_is_taken_up_and_another_host_is_not() {
+        let mut url = BrokerUrl::parse("amqp://kf:one@mq.example/kf").unwrap();
+        url.take_up(&BrokerUrl::parse("amqp://kf2:two@other.example/other").unwrap());
+        assert_eq!(url, BrokerUrl::parse("amqp://kf2:two@mq.example/kf").unwrap());
+    }
+}
