@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Sees to what the demo and the tests need: Rust, a C compiler and the servers, which it installs where they are missing.
 #
-#   prerequisites.sh [servers | tests]
+#   prerequisites.sh [servers | tests | validation]
 #
 # Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. With `servers`
 # PostgreSQL and PgBouncer are needed too, and all of them here whatever is named, for runs that kill servers of their own.
 # With `tests` also Prometheus, which judges the alerts and dashboards, and Chromium, which looks at the status page.
+# With `validation` nothing but what judges the files under deploy/.
 set -uo pipefail
 
 fail() {
@@ -17,19 +18,24 @@ command -v cargo >/dev/null || fail "cargo is missing: install Rust from https:/
 command -v cc >/dev/null || fail "A C compiler (cc) is missing: install one, on Debian with \`apt-get install gcc libc6-dev\`."
 
 # For each of Debian's packages: what people call it and where it puts its program.
-declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer [prometheus]=Prometheus [chromium]=Chromium)
+declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer [prometheus]=Prometheus [chromium]=Chromium
+    [systemd]=systemd [openssl]=OpenSSL [python3-venv]="Python's venv")
 declare -A program=(
     [rabbitmq-server]='/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server'
     [postgresql]='/usr/lib/postgresql/*/bin/initdb'
     [pgbouncer]='/usr/sbin/pgbouncer'
     [prometheus]='/usr/bin/promtool'
     [chromium]='/usr/bin/chromium'
+    [systemd]='/usr/bin/systemd-analyze'
+    [openssl]='/usr/bin/openssl'
+    [python3-venv]='/usr/lib/python3*/ensurepip/__init__.py'
 )
 is_there() { compgen -G "${program[$1]}" >/dev/null; }
 
 case "${1:-}" in
 tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium) ;;
 servers) needed=(rabbitmq-server postgresql pgbouncer) ;;
+validation) needed=(prometheus systemd openssl python3-venv) ;;
 *) if [ -n "${KF_AMQP__URL:-}" ]; then needed=(); else needed=(rabbitmq-server); fi ;;
 esac
 missing=()

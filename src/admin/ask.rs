@@ -19,10 +19,11 @@ pub struct Answer {
 
 /// The port did not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the admin port {asked} does not answer ({error}); does a worker run here, with the same `admin.listen`?")]
+#[error("the admin port {asked} does not answer ({cause}); does a worker run here, with the same `admin.listen`?")]
 pub struct NoAnswer {
     asked: SocketAddr,
-    error: reqwest::Error,
+    /// What the system said.
+    cause: String,
 }
 
 /// Asks the port that listens at this address whether the worker is ready, or merely alive.
@@ -43,7 +44,13 @@ pub async fn ask(listen: SocketAddr, only_alive: bool) -> Result<Answer, NoAnswe
         let response = client.get(format!("http://{asked}/{path}")).send().await?;
         Ok(Answer { well: response.status().is_success(), text: response.text().await? })
     };
-    exchange.await.map_err(|error: reqwest::Error| NoAnswer { asked, error: error.without_url() })
+    exchange.await.map_err(|error: reqwest::Error| {
+        let mut cause: &dyn std::error::Error = &error.without_url();
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        NoAnswer { asked, cause: cause.to_string() }
+    })
 }
 
 /// Who listens on all addresses is asked on this machine's own.

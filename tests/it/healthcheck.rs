@@ -29,7 +29,7 @@ async fn a_worker_that_takes_commands_is_well_and_one_that_has_ended_is_not() {
     assert_eq!(worker.terminate().await, Some(0));
     let (code, text) = healthcheck(&worker, &[], &[]).await;
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains(&admin.to_string()) && text.contains("admin.listen"), "{text}");
+    assert!(text.contains(&admin.to_string()) && text.contains("refused") && text.contains("admin.listen"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
