@@ -5,7 +5,7 @@
 #
 # Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. With `servers`
 # PostgreSQL and PgBouncer are needed too, and all of them here whatever is named, for runs that kill servers of their own.
-# With `tests` also Prometheus, which judges the alerts and dashboards, and Chromium, which looks at the status page.
+# With `tests` also Prometheus, which judges the alerts and dashboards, Chromium, which looks at the status page, and OpenSSL.
 # With `validation` nothing but what judges the files under deploy/.
 set -uo pipefail
 
@@ -33,7 +33,7 @@ declare -A program=(
 is_there() { compgen -G "${program[$1]}" >/dev/null; }
 
 case "${1:-}" in
-tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium) ;;
+tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium openssl) ;;
 servers) needed=(rabbitmq-server postgresql pgbouncer) ;;
 validation) needed=(prometheus systemd openssl python3-venv) ;;
 *) if [ -n "${KF_AMQP__URL:-}" ]; then needed=(); else needed=(rabbitmq-server); fi ;;
@@ -104,7 +104,7 @@ for_now() {
     tail -n 15 "$log" >&2
     fail "apt-get could not install $packages. $by_hand"
 }
-# Each package's service has the package's name; Chromium has none.
+# Each package's service has the package's name, where it has one.
 if command -v systemctl >/dev/null; then
     for package in "${missing[@]}"; do "${sudo[@]}" systemctl disable "$package" >>"$log" 2>&1; done
 fi

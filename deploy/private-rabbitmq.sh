@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # A private RabbitMQ node for tests and the demo: own folder, own ports, own epmd, gone when its caller is.
 #
-#   private-rabbitmq.sh [--metrics PORT] [DIR [PORT]]
+#   private-rabbitmq.sh [--metrics PORT] [--tls PORT FOLDER | --mutual-tls PORT FOLDER] [DIR [PORT]]
 #
 # Prints one line, the node's AMQP URL, once the node takes connections, and lives until its standard input closes,
 # so that it also ends with a caller that was killed. SIGTERM and SIGINT end it too. Then it stops what it started.
 # DIR is where the node keeps everything; without it a temporary folder is used and removed at the end. With it the
 # folder is kept: started again with the same DIR and PORT, the node has its queues and messages back.
 # With --metrics it tells its metrics on that port, for Prometheus; it then takes some seconds longer to start.
+# With --tls it also takes TLS on that port, by FOLDER/server.pem and FOLDER/server-key.pem. With --mutual-tls it takes in only
+# who shows a certificate of an authority in FOLDER/ca.pem, and by the mechanism EXTERNAL as the user of that common name.
 # DIR/rabbitmq.pid holds the PID of the Erlang node, for tests that kill it; DIR/log is where it logs.
 # A quorum queue survives a killed node only once RabbitMQ has saved its name, up to a second after its declaration.
 # Whoever kills this script itself with SIGKILL leaves the node behind: close its standard input instead.
@@ -27,12 +29,23 @@ fail() {
 server=$(ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server 2>/dev/null | sort -V | tail -n 1)
 [ -n "$server" ] || fail 69 "RabbitMQ isn't installed (apt-get install rabbitmq-server); or give a broker of your own by KF_AMQP__URL"
 
-metrics=
-if [ "${1:-}" = --metrics ]; then
-    metrics=${2:-}
-    [[ $metrics =~ ^[0-9]+$ ]] || fail 1 "--metrics wants a port"
-    shift 2
-fi
+metrics='' tls='' tls_port='' tls_folder=''
+while [[ ${1:-} == --* ]]; do
+    [[ ${2:-} =~ ^[0-9]+$ ]] || fail 1 "$1 wants a port"
+    case $1 in
+    --metrics)
+        metrics=$2
+        shift 2
+        ;;
+    --tls | --mutual-tls)
+        tls=$1 tls_port=$2 tls_folder=${3:-}
+        # It becomes a word of Erlang's command line.
+        [[ -r $tls_folder/server.pem && $tls_folder =~ ^/[A-Za-z0-9._/-]+$ ]] || fail 1 "$1 wants a folder with certificates, by its whole path"
+        shift 3
+        ;;
+    *) fail 1 "$1 isn't known" ;;
+    esac
+done
 
 if [ $# -gt 0 ]; then
     keep=yes
@@ -90,6 +103,15 @@ plugins=rabbitmq_consistent_hash_exchange settings=
 if [ -n "$metrics" ]; then
     plugins+=,rabbitmq_prometheus
     settings="-rabbitmq_prometheus tcp_config [{ip,\"127.0.0.1\"},{port,$metrics}]"
+fi
+if [ -n "$tls" ]; then
+    certificates="{certfile,\"$tls_folder/server.pem\"},{keyfile,\"$tls_folder/server-key.pem\"}"
+    if [ "$tls" = --mutual-tls ]; then
+        plugins+=,rabbitmq_auth_mechanism_ssl
+        certificates+=",{cacertfile,\"$tls_folder/ca.pem\"},{verify,verify_peer},{fail_if_no_peer_cert,true}"
+        settings+=" -rabbit auth_mechanisms ['PLAIN','EXTERNAL'] -rabbit ssl_cert_login_from common_name"
+    fi
+    settings+=" -rabbit ssl_listeners [{\"127.0.0.1\",$tls_port}] -rabbit ssl_options [$certificates]"
 fi
 echo "[$plugins]." >"$dir/enabled_plugins"
 

@@ -180,6 +180,9 @@ fn read_ledger(reader: &mut Reader, request_timeout: Duration) -> ledger::Settin
         reader.fault("ledger.url", trouble);
         ledger::Place::Sqlite(PathBuf::new())
     });
+    if let Err(error) = place.certificates() {
+        reader.fault("ledger.url", error.to_string());
+    }
     let retention = reader.duration("ledger.retention", 90 * DAY);
     ledger::Settings { place, retention, patience: Duration::ZERO, lease: request_timeout + CLAIM_SPARE }
 }

@@ -1,8 +1,8 @@
 //! Whom the worker believes on the other end of an encrypted connection, and what it shows of itself.
 //!
 //! One answer for RabbitMQ, PostgreSQL and WeChat: the certificate is always checked, its name included, against the system's
-//! authorities or against those of a file alone. Files are read anew for each connection, so that renewed certificates are
-//! taken up without a restart.
+//! authorities or against those of a file alone. Files are read anew for each connection to broker and database, so that renewed
+//! certificates are taken up without a restart; those for WeChat are read at the start.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

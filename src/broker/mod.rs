@@ -141,6 +141,16 @@ impl ConnectError {
         }
     }
 
+    /// A refusal while connecting is about who we are. It may pass: passwords are changed on both sides, never at once.
+    fn at_login(self) -> Self {
+        match self {
+            Self::Client(error) if Self::Client(error.clone()).is_forbidden() => Self::Unreachable(format!(
+                "the broker refuses the login: {error}. Look at user and password in `amqp.url`; with a certificate, its common name must be a user of the broker"
+            )),
+            other => other,
+        }
+    }
+
     /// Whether trying again later is pointless: the configuration of worker or broker must change.
     pub fn needs_an_operator(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::OwnedByAnother(_) | Self::OtherPartitions { .. })

@@ -260,5 +260,5 @@ pub(super) async fn connect(settings: &Settings, name: &str) -> Result<Connectio
         },
         properties,
     );
-    within(connection).await
+    within(connection).await.map_err(ConnectError::at_login)
 }

@@ -61,6 +61,7 @@ use crate::command::{Command, Refused};
 use crate::event::Conclusion;
 use crate::outcome::{Action, Answer, Failure, Reason, Scope};
 use crate::secret::Secret;
+use crate::tls::TlsError;
 
 /// A command that has brought down its worker so many times while it ran alone, and once before, is not tried again.
 pub const MOST_DEATHS: u32 = 2;
@@ -109,6 +110,17 @@ impl Place {
     pub fn take_up(&self, other: &Self) {
         if let (Self::Postgres(url), Self::Postgres(other)) = (self, other) {
             url.take_up(other);
+        }
+    }
+
+    /// Tries the files against which a database's certificate is checked.
+    ///
+    /// # Errors
+    /// Where they can't be used.
+    pub fn certificates(&self) -> Result<(), TlsError> {
+        match self {
+            Self::Postgres(url) => url.certificates(),
+            Self::Sqlite(_) => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::connection::TIME_LIMIT;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsError};
 
 /// Where the database is, as whom, and whether the connection is encrypted; the password is in it.
 #[derive(Clone)]
@@ -87,6 +87,17 @@ impl PostgresUrl {
         config.user(other.get_user().unwrap_or_default()).password(other.get_password().unwrap_or_default());
         if config == *other {
             *self.config.write().unwrap_or_else(PoisonError::into_inner) = other;
+        }
+    }
+
+    /// Tries the files against which the certificate is checked.
+    ///
+    /// # Errors
+    /// Where they can't be used.
+    pub fn certificates(&self) -> Result<(), TlsError> {
+        match &self.encryption {
+            Encryption::Checked(tls) => tls.client().map(drop),
+            Encryption::Off => Ok(()),
         }
     }
 

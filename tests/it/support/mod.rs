@@ -1,6 +1,7 @@
 //! What the tests stand on: a real RabbitMQ, a real PostgreSQL, a scripted WeChat, the real binary as a process, and ways to get between them.
 
 pub mod broker;
+pub mod certificates;
 pub mod collector;
 pub mod ledger;
 pub mod postgres;

@@ -197,6 +197,19 @@ impl OwnServer {
         self.start_again();
     }
 
+    /// Shows another certificate to whoever connects from now on, where it takes TLS; both as PEM.
+    pub fn show_certificate(&self, certificate: &str, key: &str) {
+        let folder = self.folder.path().join("tls");
+        // Written over, so that they stay the server's own.
+        fs::write(folder.join("server.crt"), certificate).expect("a certificate can be written");
+        fs::write(folder.join("server.key"), key).expect("a key can be written");
+        let database = Database::at(self.url());
+        let loaded = || database.rows("SELECT pg_conf_load_time()");
+        let before = loaded();
+        database.execute("SELECT pg_reload_conf()");
+        wait_until(|| loaded() != before, || "the server doesn't read its certificate again".to_owned());
+    }
+
     fn end(&mut self, signal: &str) {
         let mut script = self.server.script.take().expect("the server was running");
         let pid_file = self.folder.path().join("data/postmaster.pid");
@@ -251,11 +264,8 @@ impl Pooler {
             .spawn()
             .expect("a shell");
         let pooler = Self { guard, port, _folder: folder };
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < end, "PgBouncer doesn't start: {}", fs::read_to_string(&log).unwrap_or_default());
-            blocking(|| std::thread::sleep(Duration::from_millis(10)));
-        }
+        let complaint = || format!("PgBouncer doesn't start: {}", fs::read_to_string(&log).unwrap_or_default());
+        wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok(), complaint);
         pooler
     }
 
@@ -287,6 +297,15 @@ fn free_port() -> u16 {
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// Asks again and again, and fails with the complaint in the end.
+fn wait_until(is_so: impl Fn() -> bool, complaint: impl Fn() -> String) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < end, "{}", complaint());
+        blocking(|| std::thread::sleep(Duration::from_millis(10)));
     }
 }
 

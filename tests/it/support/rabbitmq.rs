@@ -1,9 +1,10 @@
 //! The broker of this test run (the one that `KF_AMQP__URL` names, else one private node for the whole test process), and
 //! nodes of a test's own, which it may kill.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -41,43 +42,68 @@ fn start(arguments: &[&OsStr], errors: Stdio) -> Option<Node> {
 pub struct OwnNode {
     node: Node,
     port: u16,
-    /// Where it tells its metrics, if it does.
-    metrics: Option<u16>,
+    /// Where it tells its metrics or takes TLS, if it does either.
+    second_port: Option<u16>,
+    /// What the script is told besides its folder and port.
+    options: Vec<OsString>,
     folder: TempDir,
 }
 
 impl OwnNode {
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, Vec::new())
     }
 
     /// One that tells its metrics, for which it takes longer to start.
     pub fn start_with_metrics() -> Self {
-        Self::start_with(Some(free_port()))
+        let port = free_port();
+        Self::start_with(Some(port), vec!["--metrics".into(), port.to_string().into()])
     }
 
-    fn start_with(metrics: Option<u16>) -> Self {
+    /// One that takes TLS on another port, by `server.pem` and `server-key.pem` in this folder.
+    pub fn start_with_tls(certificates: &Path) -> Self {
+        let port = free_port();
+        Self::start_with(Some(port), vec!["--tls".into(), port.to_string().into(), certificates.into()])
+    }
+
+    /// The same, and whoever comes there has to show a certificate of the authorities in `ca.pem`.
+    pub fn start_with_mutual_tls(certificates: &Path) -> Self {
+        let port = free_port();
+        Self::start_with(Some(port), vec!["--mutual-tls".into(), port.to_string().into(), certificates.into()])
+    }
+
+    fn start_with(second_port: Option<u16>, options: Vec<OsString>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
-        Self { node: Self::start_in(&folder, port, metrics), port, metrics, folder }
+        Self { node: Self::start_in(&folder, port, &options), port, second_port, options, folder }
+    }
+
+    /// Host and port at which it speaks AMQP.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Host and port at which it tells its metrics.
     pub fn metrics(&self) -> String {
-        format!("127.0.0.1:{}", self.metrics.expect("the node was started with metrics"))
+        format!("127.0.0.1:{}", self.second_port.expect("the node was started with metrics"))
+    }
+
+    /// The port at which it takes TLS.
+    pub fn tls_port(&self) -> u16 {
+        self.second_port.expect("the node was started with TLS")
     }
 
     /// The same node, with its queues and their messages, after it was killed.
     pub fn start_again(&mut self) {
-        self.node = Self::start_in(&self.folder, self.port, self.metrics);
+        self.node = Self::start_in(&self.folder, self.port, &self.options);
     }
 
-    fn start_in(folder: &TempDir, port: u16, metrics: Option<u16>) -> Node {
+    fn start_in(folder: &TempDir, port: u16, options: &[OsString]) -> Node {
         // The script complains of a node that dies, which is just what these tests are for.
         let complaints = folder.path().join("script.log");
         let errors = fs::File::create(&complaints).expect("a file for its complaints");
-        let (port, metrics) = (port.to_string(), metrics.map(|port| port.to_string()));
-        let mut arguments: Vec<&OsStr> = metrics.iter().flat_map(|port| ["--metrics".as_ref(), port.as_ref()]).collect();
+        let port = port.to_string();
+        let mut arguments: Vec<&OsStr> = options.iter().map(OsString::as_os_str).collect();
         arguments.extend([folder.path().as_os_str(), port.as_ref()]);
         let node = block_in_place(|| start(&arguments, errors.into()));
         node.unwrap_or_else(|| {
@@ -114,8 +140,8 @@ impl OwnNode {
         eventually("the node has saved its quorum queues", all).await;
     }
 
-    /// Gives the node an order with `rabbitmqctl`, which finds it by the node's own environment.
-    pub fn control(&self, arguments: &[&str]) {
+    /// Gives the node an order with `rabbitmqctl`, which finds it by the node's own environment, and answers what that prints.
+    pub fn control(&self, arguments: &[&str]) -> String {
         let pid = fs::read_to_string(self.folder.path().join("rabbitmq.pid")).expect("the node is running");
         let environment = fs::read(format!("/proc/{}/environ", pid.trim())).expect("the node is running");
         let variables = environment.split(|byte| *byte == 0).filter_map(|line| {
@@ -128,6 +154,7 @@ impl OwnNode {
         command.args(["-c", program, "sh"]).args(arguments).env_clear().envs(variables);
         let output = block_in_place(|| command.output()).expect("a shell");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

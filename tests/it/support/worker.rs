@@ -250,17 +250,19 @@ impl Worker {
 
     /// Waits until the worker is not ready for want of its ledger, and gives its reason.
     pub async fn without_ledger(&self) -> String {
-        let says_so = async || self.get("/readyz").await.filter(|(status, reason)| *status == 503 && reason.starts_with("ledger"));
-        eventually("the worker says that its ledger fails", says_so).await.1
+        self.not_ready_because(&["ledger: "]).await
     }
 
     /// Waits until the worker is alive and not ready, and gives its reason.
     pub async fn not_ready(&self) -> String {
-        eventually("the worker says that it is not ready", async || match self.get("/readyz").await {
-            Some((503, reason)) => Some(reason),
-            _ => None,
-        })
-        .await
+        self.not_ready_because(&[]).await
+    }
+
+    /// Waits until the worker is alive and not ready for a reason with all of these words, and gives its reason.
+    pub async fn not_ready_because(&self, words: &[&str]) -> String {
+        let what = format!("the worker says that it is not ready, with the words {words:?}");
+        let says_so = |(status, reason): &(u16, String)| *status == 503 && words.iter().all(|word| reason.contains(word));
+        eventually(&what, async || self.get("/readyz").await.filter(says_so)).await.1
     }
 }
 
