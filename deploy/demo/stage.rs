@@ -180,10 +180,12 @@ fn start(command: &mut Command) -> Result<Child> {
     started.map_err(|error| format!("can't start {}: {error}", command.as_std().get_program().display()).into())
 }
 
-/// A binary of this project, built beside the demo.
+/// A binary of this project, built beside the demo; or whatever has its name in the folder that `KF_DEMO_PROGRAMS` names, such
+/// as a script that runs it in a container.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let demo = env::current_exe()?;
-    let path = demo.ancestors().nth(2).unwrap_or(Path::new(".")).join(name);
+    let built = demo.ancestors().nth(2).unwrap_or(Path::new("."));
+    let path = env::var_os("KF_DEMO_PROGRAMS").map_or(built.to_owned(), PathBuf::from).join(name);
     if path.exists() { Ok(path) } else { Err(format!("{} isn't built; use `make demo`", path.display()).into()) }
 }
 
