@@ -26,6 +26,7 @@
 //! | [`wechat`] | the only client of WeChat: calls, tokens, what every answer means |
 //! | [`broker`] | the only AMQP client: sessions, topology, partitions and who takes which, deliveries, confirms |
 //! | [`metrics`], [`traces`], [`readiness`], [`admin`] | what operators see |
+//! | [`systemd`] | what systemd is told: ready, alive, stopping, and what is the matter |
 //! | [`config`], [`cli`] | what operators say |
 //! | [`secret`], [`tls`] | a text that is never shown; whom the worker believes on an encrypted connection |
 //! | [`simulator`] | a faithful WeChat for demos and staging, apart from all of the above |
@@ -71,6 +72,7 @@ pub mod retry;
 pub mod secret;
 pub mod simulator;
 pub mod supervisor;
+pub mod systemd;
 pub mod tls;
 pub mod traces;
 pub mod wechat;
@@ -130,6 +132,7 @@ pub async fn run(config: Config, changes: mpsc::Receiver<Config>, shutdown: Canc
     metrics.commands_held_limit.set(config.broker.window.into());
     let readiness = Arc::new(Readiness::default());
     let accounts = Arc::new(OfficialAccounts::new(&config.accounts, config.retry.budget, Arc::clone(&metrics)));
+    let systemd = systemd::tell(&readiness);
     let traces = Traces::start(config.traces.as_ref())?;
     // It answers while draining, and ends with this function.
     let ended = CancellationToken::new();
@@ -156,6 +159,7 @@ pub async fn run(config: Config, changes: mpsc::Receiver<Config>, shutdown: Canc
     }
     let served = supervisor::supervise(&worker, &broker).await;
     traces.finish().await;
+    systemd.finish().await;
     Ok(served?)
 }
 

@@ -1,10 +1,11 @@
 //! Whether the worker can do its work now, and if not, why not: what `/readyz` answers.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::outcome::words;
@@ -13,6 +14,8 @@ use crate::outcome::words;
 #[derive(Debug)]
 pub struct Readiness {
     state: Mutex<State>,
+    /// Wakes the one who waits for a change.
+    changed: Notify,
     /// Until something changes it has not been ready since then.
     made_at: Timestamp,
 }
@@ -80,13 +83,15 @@ impl Readiness {
 
     /// The loop that takes commands has come round.
     pub fn round(&self) {
-        self.change(|state| state.round = Some(Instant::now()));
+        // No change: nobody is told of it, since it comes with every batch of commands.
+        self.lock().round = Some(Instant::now());
     }
 
     /// Whether the loop that takes commands is stuck, so that only a new process helps.
     pub fn is_stuck(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        state.consuming && state.round.is_some_and(|round| round.elapsed() > STUCK)
+        let state = self.lock();
+        // The loop ends where draining begins, which may then take as long as is configured.
+        state.consuming && !state.draining && state.round.is_some_and(|round| round.elapsed() > STUCK)
     }
 
     /// The worker is shutting down.
@@ -111,20 +116,31 @@ impl Readiness {
 
     /// Nothing where all is well, else why not.
     pub fn why_not(&self) -> Option<WhyNot> {
-        let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let state = self.lock();
         let (reason, sentence) = state.trouble()?;
         let since = state.told.map_or(self.made_at, |(_, since)| since);
         Some(WhyNot { reason, sentence: sentence.to_owned(), since })
     }
 
+    /// Waits until something has changed since the last time; meant for one who waits.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
-        // A thread that panicked while it held the lock has left plain flags, which are as good as before.
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.lock();
         change(&mut state);
         let reason = state.trouble().map(|(reason, _)| reason);
         if reason != state.told.map(|(reason, _)| reason) {
             state.told = reason.map(|reason| (reason, Timestamp::now()));
         }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked while it held the lock has left plain flags, which are as good as before.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,7 +165,7 @@ impl State {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { state: Mutex::default(), made_at: Timestamp::now() }
+        Self { state: Mutex::default(), changed: Notify::new(), made_at: Timestamp::now() }
     }
 }
 
@@ -169,6 +185,16 @@ mod tests {
         assert!(readiness.is_stuck());
         readiness.consuming(false);
         assert!(!readiness.is_stuck(), "between sessions there is no loop");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_drains_for_long_is_not_stuck() {
+        let readiness = Readiness::default();
+        readiness.consuming(true);
+        readiness.round();
+        readiness.draining();
+        tokio::time::advance(2 * STUCK).await;
+        assert!(!readiness.is_stuck());
     }
 
     #[test]

@@ -10,7 +10,7 @@ const EDGES: [&str; 3] = ["wechat", "ledger", "broker"];
 /// Who may import the configuration.
 const CONFIGURED: [&str; 4] = ["config", "cli", "main", "lib"];
 /// Each vendor crate and the one room that knows it; two more speak HTTP: one to a collector alone, one to its own kind.
-const VENDORS: [(&str, &[&str]); 8] = [
+const VENDORS: [(&str, &[&str]); 9] = [
     ("lapin", &["broker"]),
     ("reqwest", &["wechat", "traces", "admin"]),
     ("rusqlite", &["ledger"]),
@@ -19,6 +19,7 @@ const VENDORS: [(&str, &[&str]); 8] = [
     ("opentelemetry_sdk", &["traces"]),
     ("opentelemetry_otlp", &["traces"]),
     ("backoff", &["retry"]),
+    ("sd_notify", &["systemd"]),
 ];
 
 /// A source file of the crate.
@@ -181,4 +182,25 @@ fn the_reader_of_imports_reads_every_form() {
     let vendor = |text: &str| Source { path: PathBuf::new(), room: String::new(), text: text.to_owned() }.names_crate("backoff");
     assert!(vendor("use backoff::ExponentialBackoff;") && vendor("let x = (backoff::SystemClock)") && vendor("use backoff;"));
     assert!(!vendor("crate::backoff::x") && !vendor("my_backoff::x") && !vendor("// backoff::x") && !vendor("let backoff = 1;"));
+}
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let page = std::fs::read_to_string(root().join("SECURITY.md")).expect("the page is there");
+    let sources: String = [rust_files(&root().join("src")), rust_files(&root().join("tests"))]
+        .concat()
+        .into_iter()
+        .map(|path| std::fs::read_to_string(path).expect("a source file is text"))
+        .collect();
+    let of_words =
+        |name: &&str| name.matches('_').count() >= 3 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(of_words).collect();
+    assert!(named.len() > 20, "the page names its tests, or this test has lost its way");
+    assert_none(
+        named
+            .into_iter()
+            .filter(|name| !sources.contains(&format!("fn {name}(")))
+            .map(|name| format!("no test is named `{name}`"))
+            .collect(),
+    );
 }

@@ -31,6 +31,7 @@ mod results;
 mod secrets;
 mod shutdown;
 mod status_page;
+mod systemd;
 mod tls;
 mod token_sources;
 mod topology;
