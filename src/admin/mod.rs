@@ -1,6 +1,7 @@
 //! The admin port: the status page for people, and `/metrics`, `/livez` and `/readyz` for machines.
 
 mod ask;
+mod connections;
 mod host;
 mod look_up;
 mod official_accounts;
@@ -76,11 +77,7 @@ pub async fn serve(settings: Settings, shown: Shown, stop: CancellationToken) ->
     let address = listener.local_addr().unwrap_or(listen);
     tracing::info!(%address, "the admin port answers /, /metrics, /livez and /readyz");
     let router = router(Port { shown, hosts: settings.hosts.into(), opened_at: Timestamp::now(), scraping: Arc::default() });
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-            tracing::error!(%error, "the admin port has failed");
-        }
-    });
+    tokio::spawn(connections::serve(listener, router, stop));
     Ok(())
 }
 

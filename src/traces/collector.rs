@@ -12,6 +12,8 @@ use crate::secret::Secret;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// So often what failed in passing is sent again.
 const REPEATS: u32 = 2;
+/// A collector answers with nothing, or with a sentence on what it refused.
+const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// A client of the collector.
 #[derive(Debug)]
@@ -42,9 +44,21 @@ impl Collector {
         let answer = sent.send().await.map_err(reqwest::Error::without_url)?;
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = answer.status();
-        *response.body_mut() = answer.bytes().await.map_err(reqwest::Error::without_url)?;
+        *response.body_mut() = read(answer).await.map_err(reqwest::Error::without_url)?;
         Ok(response)
     }
+}
+
+/// The body, where it is no longer than any answer of a collector's; else nothing, which means that all was taken.
+async fn read(mut answer: reqwest::Response) -> reqwest::Result<Bytes> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LONGEST_ANSWER {
+            return Ok(Bytes::new());
+        }
+    }
+    Ok(bytes.into())
 }
 
 #[async_trait::async_trait]

@@ -5,6 +5,9 @@ use serde_json::Value;
 use super::codes;
 use crate::outcome::{Answer, AttemptFailure, Class, Failure, Reason};
 
+/// So many characters of WeChat's words are kept; it never writes nearly as many.
+const LONGEST_ERRMSG: usize = 500;
+
 /// What is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
@@ -103,15 +106,31 @@ pub fn parse(endpoint: Endpoint, bytes: &[u8]) -> Result<WeChatAnswer, AttemptFa
     };
     let errcode = errcode.ok_or_else(|| malformed("The answer has no errcode; a gateway or proxy may have answered."))?;
     let errmsg = match body.get_mut("errmsg").map(Value::take) {
-        Some(Value::String(text)) => text,
+        Some(Value::String(text)) => shortened(text),
         _ => String::new(),
     };
     Ok(WeChatAnswer { errcode, errmsg, body })
 }
 
+/// What stands between us and WeChat may write anything, and this goes into events, ledger and logs.
+fn shortened(mut errmsg: String) -> String {
+    if let Some((end, _)) = errmsg.char_indices().nth(LONGEST_ERRMSG) {
+        errmsg.truncate(end);
+    }
+    errmsg
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_errmsg_is_kept_up_to_a_length_that_wechat_never_needs() {
+        let body = |length: usize| format!(r#"{{"errcode":-1,"errmsg":"{}"}}"#, "客".repeat(length));
+        let errmsg = |length| parse(Endpoint::Add, body(length).as_bytes()).unwrap().errmsg;
+        assert_eq!(errmsg(LONGEST_ERRMSG), "客".repeat(LONGEST_ERRMSG));
+        assert_eq!(errmsg(LONGEST_ERRMSG + 1), "客".repeat(LONGEST_ERRMSG));
+    }
 
     #[test]
     fn an_errcode_is_read_as_number_and_as_text() {

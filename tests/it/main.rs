@@ -4,6 +4,7 @@
 
 mod support;
 
+mod admin_port;
 mod alerts;
 mod answers;
 mod authorisation;
