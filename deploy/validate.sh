@@ -145,13 +145,13 @@ else
     echo "skip  compose: make-secrets.sh (needs root)"
 fi
 check "compose: prometheus.yml (promtool)" prometheus
-for overlay in base overlays/{single,fleet,fleet-autoscaled,move}; do check "kubernetes: $overlay renders" render "$overlay"; done
+for overlay in base overlays/{single,fleet,fleet-autoscaled,set-partitions,move}; do check "kubernetes: $overlay renders" render "$overlay"; done
 check "kubernetes: components/monitoring renders" render_with_alerts
 for version in 1.29 1.37; do check "kubernetes: fields of Kubernetes $version" builtin_kinds "$version"; done
 check "kubernetes: fields of KEDA and the Prometheus operator" python custom_resources.py "$rendered"/*.yaml
 check "kubernetes: the PrometheusRule is made of the alerts" made_anew
 check "kubernetes: the PrometheusRule is the alerts (promtool)" same_rules
-overlays=("$rendered"/{single,fleet,fleet-autoscaled,move}.yaml)
+overlays=("$rendered"/{single,fleet,fleet-autoscaled,set-partitions,move}.yaml)
 check "kubernetes: rights, probes, secrets, reach, time to end" python kubernetes.py "$root" "${overlays[@]}"
 check "the worker takes every configuration and command line" python configuration.py "$root" "$(realpath "$programs")" "${overlays[@]}"
 if [ -e "$root/Dockerfile" ]; then check "Dockerfile (hadolint)" "$tools/bin/hadolint" "$root/Dockerfile"; fi
