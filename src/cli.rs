@@ -162,14 +162,17 @@ pub fn main() -> ExitCode {
     if let Command::Ledger { what: ledger::LedgerCommand::Migrate { from, to, abandon, json } } = &arguments.subcommand {
         return ledger::migrate(from, to.as_deref(), configured, *abandon, *json).into();
     }
+    if let Command::Healthcheck { live } = arguments.subcommand {
+        return healthcheck::healthcheck(arguments.config.as_deref(), live).into();
+    }
     let Some(config) = configured() else { return Exit::Configuration.into() };
     match arguments.subcommand {
         Command::Run => run::run(config, arguments.config),
         Command::Check => check::check(&config),
         Command::Drift { wechat_ids, json } => drift::drift(config, &wechat_ids, json),
-        Command::Healthcheck { live } => healthcheck::healthcheck(&config, live),
         Command::Ledger { what: ledger::LedgerCommand::Prune { json } } => ledger::prune(&config, json),
-        Command::Ledger { what: ledger::LedgerCommand::Migrate { .. } } => Exit::Usage,
+        // Done above.
+        Command::Healthcheck { .. } | Command::Ledger { what: ledger::LedgerCommand::Migrate { .. } } => Exit::Usage,
         Command::Dead { what } => dead::dead(&config, what),
         Command::Partitions { what } => partitions::partitions(&config, what),
         Command::Result { command_id, json } => result::show(&config, &command_id, json),

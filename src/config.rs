@@ -77,6 +77,16 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
     reader.finish(config)
 }
 
+/// Reads where the admin port is, and nothing else: what is wrong elsewhere is no concern of who asks the port.
+///
+/// # Errors
+/// What is wrong with the file as a whole, or with the port's own keys.
+pub fn load_admin(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<admin::Settings, Faults> {
+    let mut reader = Reader::open(file, environment)?;
+    let settings = read_admin(&mut reader);
+    reader.finish_part(settings)
+}
+
 fn read_broker(reader: &mut Reader) -> broker::Settings {
     let url = reader.secret_or("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f", names_somebody);
     let url = broker::BrokerUrl::parse(&url).unwrap_or_else(|trouble| {
@@ -123,12 +133,13 @@ fn read_wechat(reader: &mut Reader, request_timeout: Duration) -> wechat::Settin
         reader.fault("wechat.fallback_urls", trouble);
     }
     base_urls.extend(fallbacks);
-    wechat::Settings { base_urls, tls: read_authorities(reader, "wechat.ca_file"), request_timeout }
+    let encrypted = base_urls.iter().any(|url| url.starts_with("https://"));
+    wechat::Settings { base_urls, tls: read_authorities(reader, "wechat.ca_file", encrypted), request_timeout }
 }
 
-/// Whether a URL names a user, and so may hold a password.
+/// Whether a URL may hold a password.
 fn names_somebody(url: &str) -> bool {
-    url.contains('@')
+    url.contains('@') || url.contains("password=")
 }
 
 /// A token goes to these hosts, so they must be who they say; on this machine itself there is nobody else.

@@ -128,11 +128,23 @@ pub async fn run(config: Config, changes: mpsc::Receiver<Config>, shutdown: Canc
     for exposed in config.secret_files.exposed() {
         tracing::warn!("{exposed}");
     }
+    let readiness = Arc::new(Readiness::default());
+    let systemd = systemd::tell(&readiness);
+    let ended = work(config, changes, shutdown, readiness).await;
+    systemd.finish().await;
+    ended
+}
+
+/// Builds the parts and waits until they have ended.
+async fn work(
+    config: Config,
+    changes: mpsc::Receiver<Config>,
+    shutdown: CancellationToken,
+    readiness: Arc<Readiness>,
+) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Metrics(error.to_string()))?);
     metrics.commands_held_limit.set(config.broker.window.into());
-    let readiness = Arc::new(Readiness::default());
     let accounts = Arc::new(OfficialAccounts::new(&config.accounts, config.retry.budget, Arc::clone(&metrics)));
-    let systemd = systemd::tell(&readiness);
     let traces = Traces::start(config.traces.as_ref())?;
     // It answers while draining, and ends with this function.
     let ended = CancellationToken::new();
@@ -159,7 +171,6 @@ pub async fn run(config: Config, changes: mpsc::Receiver<Config>, shutdown: Canc
     }
     let served = supervisor::supervise(&worker, &broker).await;
     traces.finish().await;
-    systemd.finish().await;
     Ok(served?)
 }
 
@@ -175,7 +186,10 @@ async fn open_ledger(
     loop {
         let opened = tokio::select! {
             opened = Ledger::open(settings, Arc::clone(metrics)) => opened,
-            () = shutdown.cancelled() => return Ok(None),
+            () = shutdown.cancelled() => {
+                readiness.draining();
+                return Ok(None);
+            }
         };
         let error = match opened {
             Ok(ledger) => {
@@ -238,8 +252,12 @@ impl Changing {
     /// Takes up configurations as they come.
     async fn follow(self, mut changes: mpsc::Receiver<Config>) {
         while let Some(config) = changes.recv().await {
-            self.broker.send_modify(|settings| settings.url.take_up(&config.broker.url));
-            self.place.take_up(&config.ledger.place);
+            if !self.broker.send_if_modified(|settings| settings.url.take_up(&config.broker.url)) {
+                tracing::warn!("`amqp.url` says more than another user or password: it is not taken up before a restart");
+            }
+            if !self.place.take_up(&config.ledger.place) {
+                tracing::warn!("`ledger.url` says more than another user or password: it is not taken up before a restart");
+            }
             let accounts::Replaced { added, changed, removed, forgotten } = self.accounts.replace(&config.accounts);
             for (wechat_id, scope) in forgotten {
                 if let Err(error) = self.ledger.forget_pause(wechat_id, scope).await {

@@ -82,14 +82,14 @@ impl Tls {
     fn believed(&self) -> Result<RootCertStore, TlsError> {
         let mut believed = RootCertStore::empty();
         let Some(path) = &self.authorities else {
-            // Systems ship some that this library can't read; the others are enough.
             believed.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             return if believed.is_empty() { Err(TlsError::NoAuthorities) } else { Ok(believed) };
         };
-        for certificate in certificates(path).map_err(TlsError::Authorities)? {
-            let refused =
-                |error| TlsError::Authorities(Unusable { path: path.clone(), what: format!("holds a certificate that is none: {error}") });
-            believed.add(certificate).map_err(refused)?;
+        // Among those that systems ship, and that people put together with their own, there are some that this library can't read.
+        let (added, _) = believed.add_parsable_certificates(certificates(path).map_err(TlsError::Authorities)?);
+        if added == 0 {
+            let what = "holds no certificate that can be used".to_owned();
+            return Err(TlsError::Authorities(Unusable { path: path.clone(), what }));
         }
         Ok(believed)
     }

@@ -24,8 +24,10 @@ impl BrokerUrl {
             "is not an AMQP URL; write amqp://USER:PASSWORD@HOST:5672/VHOST or amqps://USER:PASSWORD@HOST:5671/VHOST, with %2f for the vhost /, and other characters in %XX form".to_owned()
         })?;
         let (address, parameters) = url.split_once('?').unwrap_or((url, ""));
+        let authority = address.split_once("://").map_or("", |(_, rest)| rest).split('/').next().unwrap_or_default();
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         // The parser takes this machine where it finds an address of IPv6.
-        if let Some((v6, _)) = address.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']')) {
+        if let Some((v6, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             uri.authority.host = v6.to_owned();
         }
         let mut names = parameters.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or_default());
@@ -54,9 +56,16 @@ impl BrokerUrl {
         !self.is_encrypted() && host != "localhost" && !host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
     }
 
-    /// Takes up another user and password. Where it is stays as it was.
-    pub fn take_up(&mut self, other: &Self) {
-        self.0.authority.userinfo.clone_from(&other.0.authority.userinfo);
+    /// Takes up another user and password. A URL that says anything else besides is not taken, since a password for one place
+    /// must not be shown to another; answers whether it was.
+    pub fn take_up(&mut self, other: &Self) -> bool {
+        let mut same_place = self.clone();
+        same_place.0.authority.userinfo.clone_from(&other.0.authority.userinfo);
+        let taken = same_place == *other;
+        if taken {
+            *self = same_place;
+        }
+        taken
     }
 }
 
@@ -90,6 +99,13 @@ mod tests {
     }
 
     #[test]
+    fn brackets_of_a_password_or_a_vhost_are_no_host() {
+        for url in ["amqp://kf:pa[ss]word@mq.example/kf", "amqp://kf:x@mq.example/[ss]", "amqp://kf:[ss]@mq.example"] {
+            assert_eq!(BrokerUrl::parse(url).unwrap().to_string(), "mq.example:5672", "{url}");
+        }
+    }
+
+    #[test]
     fn what_crosses_a_network_unencrypted_is_known() {
         let exposed = |url: &str| BrokerUrl::parse(url).unwrap().is_exposed();
         assert!(exposed("amqp://kf:hunter2@mq.example/%2f") && exposed("amqp://kf:hunter2@[2001:db8::1]/%2f"));
@@ -113,8 +129,11 @@ mod tests {
 
     #[test]
     fn another_password_is_taken_up_and_another_host_is_not() {
-        let mut url = BrokerUrl::parse("amqp://kf:one@mq.example/kf").unwrap();
-        url.take_up(&BrokerUrl::parse("amqp://kf2:two@other.example/other").unwrap());
-        assert_eq!(url, BrokerUrl::parse("amqp://kf2:two@mq.example/kf").unwrap());
+        let read = |url| BrokerUrl::parse(url).unwrap();
+        let mut url = read("amqp://kf:one@mq.example/kf");
+        for other in ["amqp://kf:two@other.example/kf", "amqps://kf:two@mq.example/kf", "amqp://kf:two@mq.example/other"] {
+            assert!(!url.take_up(&read(other)) && url == read("amqp://kf:one@mq.example/kf"), "{other}");
+        }
+        assert!(url.take_up(&read("amqp://kf2:two@mq.example/kf")) && url == read("amqp://kf2:two@mq.example/kf"));
     }
 }

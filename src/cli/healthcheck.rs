@@ -1,11 +1,22 @@
 //! `kf-worker healthcheck`: asks the worker that runs here whether it is well.
 
-use super::{Config, Exit};
-use crate::admin;
+use std::path::Path;
+
+use super::Exit;
+use crate::{admin, config};
 
 /// Prints what the admin port answers; the exit code is 1 where that is anything but well, or nothing.
-pub fn healthcheck(config: &Config, only_alive: bool) -> Exit {
-    match super::in_runtime(admin::ask(config.admin.listen, only_alive)) {
+///
+/// Of the configuration it reads only where the port is: a worker that runs is not worse for a file that is being changed.
+pub fn healthcheck(file: Option<&Path>, only_alive: bool) -> Exit {
+    let settings = match config::load_admin(file, std::env::vars()) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            super::tell(faults);
+            return Exit::Failed;
+        }
+    };
+    match super::in_runtime(admin::ask(settings.listen, only_alive)) {
         Ok(Ok(answer)) => {
             super::print(answer.text.trim_end());
             if answer.well { Exit::Done } else { Exit::Failed }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Config, Exit};
 use crate::RunError;
-use crate::config::{self, SecretFiles};
+use crate::config::{self, Faults, SecretFiles};
 use crate::ledger::LedgerError;
 use crate::supervisor::GaveUp;
 
@@ -62,24 +62,32 @@ fn on_change(file: Option<PathBuf>, mut secret_files: SecretFiles, changes: mpsc
     let mut hangup = signal(SignalKind::hangup())?;
     let mut look = tokio::time::interval(LOOK);
     tokio::spawn(async move {
+        // The faults for which a changed secret was not taken up. A certificate may be renewed before its key: it is tried again.
+        let mut untaken: Option<Faults> = None;
         loop {
-            tokio::select! {
-                _ = hangup.recv() => {}
-                _ = look.tick() => {
-                    if !secret_files.have_changed() {
-                        continue;
-                    }
-                    tracing::info!("a file with a secret has changed");
-                }
+            let looked = tokio::select! {
+                _ = hangup.recv() => false,
+                _ = look.tick() => true,
+            };
+            if looked && secret_files.have_changed() {
+                tracing::info!("a file with a secret has changed");
+            } else if looked && untaken.is_none() {
+                continue;
             }
             match config::load(file.as_deref(), std::env::vars()) {
                 Ok(config) => {
                     secret_files = config.secret_files.clone();
+                    untaken = None;
                     if changes.send(config).await.is_err() {
                         return;
                     }
                 }
-                Err(faults) => tracing::error!(%faults, "the configuration was read again and not taken up"),
+                Err(faults) => {
+                    if !looked || untaken.as_ref() != Some(&faults) {
+                        tracing::error!(%faults, "the configuration was read again and not taken up");
+                    }
+                    untaken = looked.then_some(faults).or(untaken);
+                }
             }
         }
     });

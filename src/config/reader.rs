@@ -356,6 +356,11 @@ impl Reader {
             };
             self.fault(&key, what);
         }
+        self.finish_part(value)
+    }
+
+    /// The value, if no fault was found in what was asked for.
+    pub fn finish_part<T>(self, value: T) -> Result<T, Faults> {
         if self.faults.is_empty() { Ok(value) } else { Err(Faults(self.faults)) }
     }
 

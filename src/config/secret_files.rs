@@ -33,7 +33,7 @@ pub struct Exposed {
 impl SecretFiles {
     /// A file that holds nothing but a secret. It must be told before it is read: what is written meanwhile is then a change.
     pub(super) fn own(&mut self, path: &Path) {
-        self.own.insert(path.to_owned(), stamp(path));
+        self.own.entry(path.to_owned()).or_insert_with(|| stamp(path));
     }
 
     /// A file of the configuration that holds a secret.

@@ -4,10 +4,11 @@ use super::reader::Reader;
 use crate::broker::BrokerUrl;
 use crate::tls::{Identity, Tls, TlsError};
 
-/// Whom an https or amqps server must be known by: a file of authorities, or the system's.
-pub fn read_authorities(reader: &mut Reader, key: &str) -> Tls {
+/// Whom an https or amqps server must be known by: a file of authorities, or the system's, which must be there where they are
+/// needed.
+pub fn read_authorities(reader: &mut Reader, key: &str, needed: bool) -> Tls {
     let tls = Tls { authorities: reader.path(key), identity: None };
-    if tls.authorities.is_some()
+    if (needed || tls.authorities.is_some())
         && let Err(error) = tls.client()
     {
         reader.fault(key, error.to_string());
@@ -19,7 +20,7 @@ pub fn read_authorities(reader: &mut Reader, key: &str) -> Tls {
 pub fn read_broker_tls(reader: &mut Reader, url: &BrokerUrl) -> Tls {
     const CERTIFICATE: &str = "amqp.client_certificate_file";
     const KEY: &str = "amqp.client_key_file";
-    let Tls { authorities, .. } = read_authorities(reader, "amqp.ca_file");
+    let Tls { authorities, .. } = read_authorities(reader, "amqp.ca_file", url.is_encrypted());
     let identity = match (reader.path(CERTIFICATE), reader.secret_path(KEY)) {
         (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
         (None, None) => None,

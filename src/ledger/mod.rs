@@ -106,10 +106,13 @@ impl Place {
         }
     }
 
-    /// Takes up the user and password of another description of the same place, here and in all clones.
-    pub fn take_up(&self, other: &Self) {
-        if let (Self::Postgres(url), Self::Postgres(other)) = (self, other) {
-            url.take_up(other);
+    /// Takes up the user and password of another description of the same place, here and in all clones; answers whether it is
+    /// the same place.
+    pub fn take_up(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Postgres(url), Self::Postgres(other)) => url.take_up(other),
+            (Self::Sqlite(path), Self::Sqlite(other)) => path == other,
+            _ => false,
         }
     }
 

@@ -70,7 +70,7 @@ impl Traces {
     pub fn start(settings: Option<&Settings>) -> Result<Self, StartError> {
         let Some(settings) = settings else { return Ok(Self::default()) };
         // The errors themselves may hold the address, and a secret in it.
-        let collector = Collector::new(settings.authorization.clone()).map_err(|_| StartError)?;
+        let collector = Collector::new(&settings.otlp_url, settings.authorization.clone()).map_err(|_| StartError)?;
         let exporter = SpanExporter::builder().with_http().with_http_client(collector).with_endpoint(&settings.otlp_url);
         // The client tries again itself: the exporter would sleep on a thread that others need.
         let mut exporter = exporter.with_retry_policy(RetryPolicy::disabled()).build().map_err(|_| StartError)?;

@@ -31,7 +31,10 @@ pub enum BuildError {
 
 /// An HTTP client for all hosts of the API.
 pub struct Http {
-    client: reqwest::Client,
+    /// For https; it goes through the proxy that the environment names, which sees no more than the host's name.
+    encrypted: reqwest::Client,
+    /// For http, which is spoken with this machine alone and never through a proxy: it would see everything.
+    plain: reqwest::Client,
     hosts: Hosts,
     metrics: Arc<Metrics>,
     traces: Traces,
@@ -39,16 +42,22 @@ pub struct Http {
 
 impl Http {
     pub fn new(base_urls: Vec<String>, tls: &Tls, timeout: Duration, metrics: Arc<Metrics>, traces: Traces) -> Result<Self, BuildError> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.client()?)
-            .timeout(timeout)
-            // Shorter, so that a host that is not there is told from an answer that is lost.
-            .connect_timeout(timeout.mul_f64(0.6))
-            .pool_idle_timeout(IDLE)
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("kf-worker/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, hosts: Hosts::new(base_urls, Arc::clone(&metrics)), metrics, traces })
+        let client = || {
+            reqwest::Client::builder()
+                .timeout(timeout)
+                // Shorter, so that a host that is not there is told from an answer that is lost.
+                .connect_timeout(timeout.mul_f64(0.6))
+                .pool_idle_timeout(IDLE)
+                .redirect(redirect::Policy::none())
+                .user_agent(concat!("kf-worker/", env!("CARGO_PKG_VERSION")))
+        };
+        let encrypted = client().tls_backend_preconfigured(tls.client()?).https_only(true).build()?;
+        let plain = client().no_proxy().tls_certs_only([]).build()?;
+        Ok(Self { encrypted, plain, hosts: Hosts::new(base_urls, Arc::clone(&metrics)), metrics, traces })
+    }
+
+    fn request(&self, method: Method, url: &str) -> RequestBuilder {
+        if url.starts_with("https://") { self.encrypted.request(method, url) } else { self.plain.request(method, url) }
     }
 
     /// Posts JSON. The body is sent as one piece with its length, since WeChat's gateway refuses chunks.
@@ -79,7 +88,7 @@ impl Http {
         let host = self.hosts.pick();
         let base_url = self.hosts.base_url(host);
         let span = self.traces.request(method.as_str(), base_url, path);
-        let request = with_body(self.client.request(method, address(base_url, path, query)));
+        let request = with_body(self.request(method, &address(base_url, path, query)));
         let timer = self.metrics.wechat_call_seconds(endpoint.as_str()).start_timer();
         let answer = self.exchange(endpoint, traced(request, &span), &span).await;
         timer.observe_duration();
@@ -91,9 +100,10 @@ impl Http {
     /// Gets what somebody else's server has, an organisation's own token server for one: its status and its body.
     pub async fn get_elsewhere(&self, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Vec<u8>), AttemptFailure> {
         let span = self.traces.request_elsewhere("GET");
-        let request = headers.iter().fold(traced(self.client.get(url), &span), |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(traced(self.request(Method::GET, url), &span), |request, (name, value)| request.header(*name, *value));
         let failed = |error: reqwest::Error| {
-            let failed = transport_failure(Endpoint::Token, &error);
+            let failed = transport_failure(Endpoint::Token, "The token server", &error);
             span.fail(failed.failure.reason.as_str());
             failed
         };
@@ -104,10 +114,10 @@ impl Http {
     }
 
     async fn exchange(&self, endpoint: Endpoint, request: RequestBuilder, span: &Span) -> Result<WeChatAnswer, AttemptFailure> {
-        let response = request.send().await.map_err(|error| transport_failure(endpoint, &error))?;
+        let response = request.send().await.map_err(|error| transport_failure(endpoint, "WeChat", &error))?;
         span.answered(response.status().as_u16());
         answer::check_status(endpoint, response.status().as_u16())?;
-        let bytes = read(response).await.map_err(|error| transport_failure(endpoint, &error))?;
+        let bytes = read(response).await.map_err(|error| transport_failure(endpoint, "WeChat", &error))?;
         answer::parse(endpoint, &bytes)
     }
 }
@@ -154,8 +164,8 @@ fn address(base_url: &str, path: &str, query: &[(&str, &str)]) -> String {
     url
 }
 
-/// What broke between us and WeChat, told without the URL that the error carries.
-fn transport_failure(endpoint: Endpoint, error: &reqwest::Error) -> AttemptFailure {
+/// What broke between us and WeChat, or a token server, told without the URL that the error carries.
+fn transport_failure(endpoint: Endpoint, whom: &str, error: &reqwest::Error) -> AttemptFailure {
     let (reason, detail, answer_lost) = if error.is_builder() {
         return AttemptFailure {
             class: Class::Bug,
@@ -164,14 +174,18 @@ fn transport_failure(endpoint: Endpoint, error: &reqwest::Error) -> AttemptFailu
         };
     } else if error.is_connect() {
         let detail = match tls::refusal(error) {
-            Some(refusal) => format!("There is no encrypted connection to WeChat: {refusal}."),
-            None => format!("WeChat could not be reached: {}.", root_cause(error)),
+            Some(refusal) => format!("{whom} could not be reached encrypted: {refusal}."),
+            None => format!("{whom} could not be reached: {}.", root_cause(error)),
         };
         (Reason::Unreachable, detail, false)
     } else if error.is_timeout() {
-        (Reason::AnswerLost, "WeChat did not answer within `wechat.request_timeout`.".to_owned(), true)
+        (Reason::AnswerLost, format!("{whom} did not answer within `wechat.request_timeout`."), true)
     } else {
-        (Reason::AnswerLost, format!("The connection to WeChat broke before its answer was read: {}.", root_cause(error)), true)
+        (
+            Reason::AnswerLost,
+            format!("{whom} was reached, and the connection broke before its answer was read: {}.", root_cause(error)),
+            true,
+        )
     };
     AttemptFailure { class: Class::Retry, failure: Failure::new(reason, detail), answer_lost: answer_lost && endpoint.changes() }
 }

@@ -26,6 +26,11 @@ async fn a_worker_that_takes_commands_is_well_and_one_that_has_ended_is_not() {
     let (code, text) = healthcheck(&worker, &[], &[("KF_ADMIN__LISTEN", &everywhere)]).await;
     assert_eq!(code, Some(0), "who listens everywhere is found here: {text}");
 
+    let (code, text) = healthcheck(&worker, &[], &[("KF_WORKER__CONCURRENCY", "none")]).await;
+    assert_eq!(code, Some(0), "a worker that runs is not worse for a configuration that is being changed: {text}");
+    let (code, text) = healthcheck(&worker, &[], &[("KF_ADMIN__LISTEN", "everywhere")]).await;
+    assert!(code == Some(1) && text.contains("admin.listen"), "{text}");
+
     assert_eq!(worker.terminate().await, Some(0));
     let (code, text) = healthcheck(&worker, &[], &[]).await;
     assert_eq!(code, Some(1), "{text}");

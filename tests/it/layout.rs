@@ -10,10 +10,16 @@ const EDGES: [&str; 3] = ["wechat", "ledger", "broker"];
 /// Who may import the configuration.
 const CONFIGURED: [&str; 4] = ["config", "cli", "main", "lib"];
 /// Each vendor crate and the one room that knows it; two more speak HTTP: one to a collector alone, one to its own kind.
-const VENDORS: [(&str, &[&str]); 9] = [
+const VENDORS: [(&str, &[&str]); 14] = [
     ("lapin", &["broker"]),
     ("reqwest", &["wechat", "traces", "admin"]),
     ("rusqlite", &["ledger"]),
+    ("tokio_postgres", &["ledger"]),
+    ("tokio_postgres_rustls", &["ledger"]),
+    // The program as a whole chooses the provider of cryptography, and a test of it likewise.
+    ("rustls", &["tls", "cli", "lib"]),
+    ("rustls_native_certs", &["tls"]),
+    ("hyper", &["admin"]),
     ("prometheus", &["metrics"]),
     ("opentelemetry", &["traces"]),
     ("opentelemetry_sdk", &["traces"]),

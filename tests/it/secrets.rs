@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::support::certificates::Authority;
 use crate::support::eventually;
 use crate::support::postgres::OwnServer;
 use crate::support::rabbitmq::OwnNode;
@@ -66,6 +67,43 @@ async fn a_secret_that_is_gone_for_a_while_changes_nothing() {
     put(&path, &secret);
     has_read_again(&worker, 1).await;
     assert_eq!(worker.logged("was read again and not taken up"), 1, "it is told once");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_secret_that_met_a_fault_elsewhere_is_taken_up_when_that_is_gone() {
+    let mut stage = Stage::new().await;
+    let (path, authorities) = (stage.path("app-secret"), stage.path("ca.pem"));
+    let authority = Authority::new("the authority");
+    authority.write(authorities.clone());
+    put(&path, "the-secret-before");
+    let mut settings = with_app_secret_in(&stage, &path);
+    settings.set("retry.probe_interval", "1h").set("wechat.ca_file", authorities.display().to_string());
+    let worker = stage.worker_with(&settings).await;
+    stage.send(&add("c1", "anna@test", "安娜")).await;
+    stage.ledger().until("c1", "waiting").await;
+
+    std::fs::write(&authorities, "half of a cert").expect("it can be written");
+    put(&path, &stage.wechat.official_account("test").app_secret);
+    let told = async || (worker.logged("was read again and not taken up") == 1).then_some(());
+    eventually("the worker tells of the fault", told).await;
+    authority.write(authorities);
+    has_read_again(&worker, 1).await;
+    stage.events.of("c1").await.assert_succeeded("created");
+    assert_eq!(worker.logged("was read again and not taken up"), 1, "it is told once");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_encrypted_never_goes_through_a_proxy() {
+    let mut stage = Stage::new().await;
+    let mut settings = stage.settings();
+    // Nobody listens there: whatever went that way would fail.
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        settings.env(name, "http://127.0.0.1:1");
+    }
+    let worker = stage.worker_with(&settings).await;
+    stage.outcome(&add("c1", "anna@test", "安娜")).await.assert_succeeded("created");
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 

@@ -79,15 +79,19 @@ impl PostgresUrl {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes up another user and password, here and in all clones, for connections made from now on. An address that says
-    /// anything else besides is not taken.
-    pub fn take_up(&self, other: &Self) {
-        let other = other.config();
-        let mut config = (*self.config()).clone();
-        config.user(other.get_user().unwrap_or_default()).password(other.get_password().unwrap_or_default());
-        if config == *other {
-            *self.config.write().unwrap_or_else(PoisonError::into_inner) = other;
+    /// Takes up another user and password, here and in all clones, for connections made from now on. A URL that says anything
+    /// else besides is not taken; answers whether it was.
+    pub fn take_up(&self, other: &Self) -> bool {
+        let place = |url: &Self| {
+            let mut config = (*url.config()).clone();
+            config.user("").password("");
+            config
+        };
+        let taken = place(self) == place(other) && self.encryption == other.encryption;
+        if taken {
+            *self.config.write().unwrap_or_else(PoisonError::into_inner) = other.config();
         }
+        taken
     }
 
     /// Tries the files against which the certificate is checked.
@@ -112,7 +116,9 @@ impl PostgresUrl {
             Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
             Host::Unix(_) => true,
         };
-        self.encryption == Encryption::Off && !self.config().get_hosts().iter().all(local)
+        let config = self.config();
+        let all_local = config.get_hosts().iter().all(local) && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
+        self.encryption == Encryption::Off && !all_local
     }
 }
 
@@ -159,8 +165,22 @@ mod tests {
     #[test]
     fn what_crosses_a_network_unencrypted_is_known() {
         assert!(PostgresUrl::parse("postgres://kf@db.example/ledger").unwrap().is_exposed());
+        assert!(PostgresUrl::parse("postgres://kf@localhost/ledger?hostaddr=192.0.2.1").unwrap().is_exposed());
         assert!(!PostgresUrl::parse("postgres://kf@127.0.0.1/ledger").unwrap().is_exposed());
         assert!(!PostgresUrl::parse("postgres://kf@%2Frun%2Fpostgresql/ledger").unwrap().is_exposed());
+    }
+
+    #[test]
+    fn another_password_is_taken_up_in_all_clones_and_another_host_is_not() {
+        let read = |url| PostgresUrl::parse(url).unwrap();
+        let url = read("postgres://kf@db.example/ledger");
+        let clone = url.clone();
+        for other in ["postgres://kf:two@other.example/ledger", "postgres://kf:two@db.example/ledger?sslmode=require"] {
+            assert!(!url.take_up(&read(other)), "{other}");
+        }
+        assert!(!clone.has_password());
+        assert!(url.take_up(&read("postgres://kf2:two@db.example/ledger")));
+        assert_eq!((clone.config().get_user(), clone.config().get_password()), (Some("kf2"), Some(&b"two"[..])));
     }
 
     #[test]
