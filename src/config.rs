@@ -88,7 +88,7 @@ pub fn load_admin(file: Option<&Path>, environment: impl IntoIterator<Item = (St
 }
 
 fn read_broker(reader: &mut Reader) -> broker::Settings {
-    let url = reader.secret_or("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f", names_somebody);
+    let url = reader.secret_or("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f", may_hold_password);
     let url = broker::BrokerUrl::parse(&url).unwrap_or_else(|trouble| {
         reader.fault("amqp.url", trouble);
         Default::default()
@@ -138,7 +138,7 @@ fn read_wechat(reader: &mut Reader, request_timeout: Duration) -> wechat::Settin
 }
 
 /// Whether a URL may hold a password.
-fn names_somebody(url: &str) -> bool {
+fn may_hold_password(url: &str) -> bool {
     url.contains('@') || url.contains("password=")
 }
 
@@ -186,7 +186,7 @@ fn read_retry(reader: &mut Reader) -> retry::Settings {
 }
 
 fn read_ledger(reader: &mut Reader, request_timeout: Duration) -> ledger::Settings {
-    let url = reader.secret_or("ledger.url", "sqlite:kf-ledger.db", names_somebody);
+    let url = reader.secret_or("ledger.url", "sqlite:kf-ledger.db", may_hold_password);
     let place = ledger::Place::parse(&url).unwrap_or_else(|trouble| {
         reader.fault("ledger.url", trouble);
         ledger::Place::Sqlite(PathBuf::new())

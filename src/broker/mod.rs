@@ -143,12 +143,12 @@ impl ConnectError {
 
     /// A refusal while connecting is about who we are. It may pass: passwords are changed on both sides, never at once.
     fn at_login(self) -> Self {
-        match self {
-            Self::Client(error) if Self::Client(error.clone()).is_forbidden() => Self::Unreachable(format!(
-                "the broker refuses the login: {error}. Look at user and password in `amqp.url`; with a certificate, its common name must be a user of the broker"
-            )),
-            other => other,
+        if !self.is_forbidden() {
+            return self;
         }
+        Self::Unreachable(format!(
+            "the broker refuses the login: {self}. Look at user and password in `amqp.url`; with a certificate, its common name must be a user of the broker"
+        ))
     }
 
     /// Whether trying again later is pointless: the configuration of worker or broker must change.
