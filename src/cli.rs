@@ -11,7 +11,7 @@ mod run;
 
 use std::fmt;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -25,7 +25,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::config::{self, Config};
+use crate::broker;
+use crate::config::{self, Config, Faults};
+use crate::ledger::Place;
 
 /// Adds and deletes WeChat customer-service accounts on command from RabbitMQ, each command exactly one outcome.
 #[derive(Parser)]
@@ -157,38 +159,61 @@ pub fn main() -> ExitCode {
     keep_memory_private();
     let arguments = Arguments::parse();
     start_logging(arguments.log_format);
-    let configured = || configured(arguments.config.as_deref());
-    // What names both ends of a move needs no configuration.
-    if let Command::Ledger { what: ledger::LedgerCommand::Migrate { from, to, abandon, json } } = &arguments.subcommand {
-        return ledger::migrate(from, to.as_deref(), configured, *abandon, *json).into();
+    let (Ok(exit) | Err(exit)) = carry_out(arguments.subcommand, Configuration(arguments.config));
+    exit.into()
+}
+
+/// Hands over to the subcommand, with as much of the configuration as it needs.
+///
+/// # Errors
+/// Where the configuration has faults; they are told here.
+fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, Exit> {
+    Ok(match subcommand {
+        Command::Run => run::run(configuration.whole()?, configuration.0),
+        Command::Check => check::check(&configuration.whole()?),
+        Command::Drift { wechat_ids, json } => drift::drift(configuration.whole()?, &wechat_ids, json),
+        Command::Ledger { what } => ledger::ledger(&configuration, what)?,
+        Command::Healthcheck { live } => healthcheck::healthcheck(configuration.file(), live),
+        Command::Dead { what } => dead::dead(&configuration.broker()?, what),
+        Command::Partitions { what } => partitions::partitions(&configuration.whole()?, what),
+        Command::Result { command_id, json } => result::show(&configuration.ledger()?, &command_id, json),
+    })
+}
+
+/// The configuration, of which each subcommand reads as much as it needs: who only talks to the broker is not held up by an
+/// Official Account that lacks its secret.
+struct Configuration(Option<PathBuf>);
+
+impl Configuration {
+    fn file(&self) -> Option<&Path> {
+        self.0.as_deref()
     }
-    if let Command::Healthcheck { live } = arguments.subcommand {
-        return healthcheck::healthcheck(arguments.config.as_deref(), live).into();
+
+    fn whole(&self) -> Result<Config, Exit> {
+        told(config::load(self.file(), std::env::vars()))
     }
-    let Some(config) = configured() else { return Exit::Configuration.into() };
-    match arguments.subcommand {
-        Command::Run => run::run(config, arguments.config),
-        Command::Check => check::check(&config),
-        Command::Drift { wechat_ids, json } => drift::drift(config, &wechat_ids, json),
-        Command::Ledger { what: ledger::LedgerCommand::Prune { json } } => ledger::prune(&config, json),
-        // Done above.
-        Command::Healthcheck { .. } | Command::Ledger { what: ledger::LedgerCommand::Migrate { .. } } => Exit::Usage,
-        Command::Dead { what } => dead::dead(&config, what),
-        Command::Partitions { what } => partitions::partitions(&config, what),
-        Command::Result { command_id, json } => result::show(&config, &command_id, json),
+
+    fn broker(&self) -> Result<broker::Settings, Exit> {
+        told(config::load_broker(self.file(), std::env::vars()))
     }
-    .into()
+
+    fn ledger(&self) -> Result<Place, Exit> {
+        told(config::load_ledger(self.file(), std::env::vars()))
+    }
+}
+
+/// What was read; its faults are told where it has any.
+fn told<T>(read: Result<T, Faults>) -> Result<T, Exit> {
+    read.map_err(|faults| {
+        tell(faults);
+        Exit::Configuration
+    })
 }
 
 /// Keeps what is in memory, secrets among it, out of core dumps and out of reach of other programs of the same user. Where
 /// the kernel refuses, everything works as well.
 fn keep_memory_private() {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-/// The configuration; its faults are told where it has any.
-fn configured(file: Option<&std::path::Path>) -> Option<Config> {
-    config::load(file, std::env::vars()).map_err(|faults| tell(format_args!("{faults}"))).ok()
 }
 
 fn start_logging(format: LogFormat) {

@@ -77,6 +77,26 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, 
     reader.finish(config)
 }
 
+/// Reads how the broker is reached, and nothing else: who sends commands or reads results knows of no Official Account.
+///
+/// # Errors
+/// What is wrong with the file as a whole, or under `amqp`.
+pub fn load_broker(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<broker::Settings, Faults> {
+    let mut reader = Reader::open(file, environment)?;
+    let settings = read_broker(&mut reader);
+    reader.finish_section("amqp", settings)
+}
+
+/// Reads where the ledger is, and nothing else: who looks at outcomes needs no more.
+///
+/// # Errors
+/// What is wrong with the file as a whole, or under `ledger`.
+pub fn load_ledger(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<ledger::Place, Faults> {
+    let mut reader = Reader::open(file, environment)?;
+    let settings = read_ledger(&mut reader, SECOND);
+    reader.finish_section("ledger", settings.place)
+}
+
 /// Reads where the admin port is, and nothing else: what is wrong elsewhere is no concern of who asks the port.
 ///
 /// # Errors

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Config, Exit};
-use crate::broker::{ConnectError, DeadLetter, DeadLetters, PublishError};
+use super::Exit;
+use crate::broker::{ConnectError, DeadLetter, DeadLetters, PublishError, Settings};
 use crate::command::{Decoded, decode};
 use crate::metrics::Metrics;
 use crate::outcome::Reason;
@@ -83,11 +83,11 @@ enum DeadError {
 }
 
 /// Does what is asked and answers the exit code.
-pub fn dead(config: &Config, what: Dead) -> Exit {
+pub fn dead(settings: &Settings, what: Dead) -> Exit {
     let ended = super::in_runtime(async {
         // The broker's part counts what it does; nobody asks for the numbers here.
         let Ok(metrics) = Metrics::new() else { return Ok(()) };
-        let letters = DeadLetters::open(&config.broker, Arc::new(metrics)).await?;
+        let letters = DeadLetters::open(settings, Arc::new(metrics)).await?;
         let done = carry_out(&letters, what).await;
         letters.close().await;
         done

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::{Config, Exit};
+use super::{Config, Configuration, Exit};
 use crate::ledger::{self, Ledger, MoveError, OpenError, Place};
 use crate::metrics::Metrics;
 
@@ -39,6 +39,17 @@ pub enum LedgerCommand {
     },
 }
 
+/// Does what is asked and answers the exit code.
+///
+/// # Errors
+/// Where the configuration is needed and has faults; they have been told.
+pub fn ledger(configuration: &Configuration, what: LedgerCommand) -> Result<Exit, Exit> {
+    match what {
+        LedgerCommand::Migrate { from, to, abandon, json } => migrate(&from, to.as_deref(), configuration, abandon, json),
+        LedgerCommand::Prune { json } => Ok(prune(&configuration.whole()?, json)),
+    }
+}
+
 /// What a move is told on the command line, both ends of it.
 struct Ends {
     from: std::path::PathBuf,
@@ -46,31 +57,28 @@ struct Ends {
 }
 
 /// Moves a ledger. The configuration is only read where it has to say where to.
-pub fn migrate(from: &str, to: Option<&str>, configured: impl FnOnce() -> Option<Config>, abandon: bool, json: bool) -> Exit {
+fn migrate(from: &str, to: Option<&str>, configuration: &Configuration, abandon: bool, json: bool) -> Result<Exit, Exit> {
     let flag = to;
     let environment = std::env::var("KF_LEDGER__URL").ok();
     let to = match (flag, environment) {
         (Some(url), _) => Place::parse(url).map_err(|trouble| format!("--to {trouble}")),
         (None, Some(url)) => Place::parse(&url).map_err(|trouble| format!("KF_LEDGER__URL {trouble}")),
-        (None, None) => match configured() {
-            Some(config) => Ok(config.ledger.place),
-            None => return Exit::Configuration,
-        },
+        (None, None) => Ok(configuration.ledger()?),
     };
     if let (Some(_), Ok(Place::Postgres(url))) = (flag, &to)
         && url.has_password()
     {
-        return usage(
+        return Err(usage(
             "--to holds a password, which everybody on this machine could read in the list of processes; leave --to out and put the address into `ledger.url`, or into the environment as KF_LEDGER__URL",
-        );
+        ));
     }
     let ends = match (Place::parse(from), to) {
         (Ok(Place::Sqlite(from)), Ok(Place::Postgres(to))) => Ends { from, to },
-        (Err(trouble), _) => return usage(&format!("--from {trouble}")),
-        (_, Err(trouble)) => return usage(&trouble),
-        (Ok(Place::Postgres(_)), _) => return usage("--from is a database; a ledger can be moved from a file (sqlite:PATH) only"),
+        (Err(trouble), _) => return Err(usage(&format!("--from {trouble}"))),
+        (_, Err(trouble)) => return Err(usage(&trouble)),
+        (Ok(Place::Postgres(_)), _) => return Err(usage("--from is a database; a ledger can be moved from a file (sqlite:PATH) only")),
         (_, Ok(Place::Sqlite(_))) => {
-            return usage("there is no database to move to; name it with --to postgres://…, or by `ledger.url`");
+            return Err(usage("there is no database to move to; name it with --to postgres://…, or by `ledger.url`"));
         }
     };
     let done = super::in_runtime(async {
@@ -88,11 +96,11 @@ pub fn migrate(from: &str, to: Option<&str>, configured: impl FnOnce() -> Option
         }
         Ok(Err(error)) => {
             super::tell(&error);
-            return exit_of(&error);
+            return Err(exit_of(&error));
         }
-        Err(exit) => return exit,
+        Err(exit) => return Err(exit),
     }
-    Exit::Done
+    Ok(Exit::Done)
 }
 
 async fn copy(ends: &Ends) -> Result<ledger::Counts, MoveError> {
@@ -107,7 +115,7 @@ async fn copy(ends: &Ends) -> Result<ledger::Counts, MoveError> {
 }
 
 /// Forgets old outcomes.
-pub fn prune(config: &Config, json: bool) -> Exit {
+fn prune(config: &Config, json: bool) -> Exit {
     let bar = progress_bar("{spinner} {pos} outcomes forgotten");
     let pruned = super::in_runtime(async {
         let metrics = Metrics::new().map_err(|error| (Exit::Failed, error.to_string()))?;

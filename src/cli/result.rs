@@ -1,12 +1,12 @@
 //! `kf-worker result`: the outcome of one command, read from the ledger beside the running worker.
 
-use super::{Config, Exit};
-use crate::ledger::{Lookup, Reader};
+use super::Exit;
+use crate::ledger::{Lookup, Place, Reader};
 
 /// Shows an outcome. A command that is unknown or unfinished is told as such, with exit code 1.
-pub fn show(config: &Config, command_id: &str, json: bool) -> Exit {
+pub fn show(place: &Place, command_id: &str, json: bool) -> Exit {
     let found = super::in_runtime(async {
-        match Reader::open(&config.ledger.place).await {
+        match Reader::open(place).await {
             Ok(reader) => Ok(reader.find(command_id).await),
             Err(error) => Err(error),
         }

@@ -348,15 +348,25 @@ impl Reader {
 
     /// The value, if no fault was found; every key that nobody knows is one.
     pub fn finish<T>(mut self, value: T) -> Result<T, Faults> {
-        let unknown: Vec<String> = self.entries.keys().filter(|key| !self.known.contains(*key)).cloned().collect();
-        for key in unknown {
+        self.refuse_unknown("");
+        self.finish_part(value)
+    }
+
+    /// The same for one section: what else is given is no concern of who reads no more than this.
+    pub fn finish_section<T>(mut self, section: &str, value: T) -> Result<T, Faults> {
+        self.refuse_unknown(&format!("{section}."));
+        self.finish_part(value)
+    }
+
+    fn refuse_unknown(&mut self, within: &str) {
+        let unknown = self.entries.keys().filter(|key| key.starts_with(within) && !self.known.contains(*key));
+        for key in unknown.cloned().collect::<Vec<_>>() {
             let what = match self.similar(&key) {
                 Some(similar) => format!("is not known; did you mean `{similar}`?"),
                 None => "is not known".to_owned(),
             };
             self.fault(&key, what);
         }
-        self.finish_part(value)
     }
 
     /// The value, if no fault was found in what was asked for.
