@@ -49,10 +49,15 @@ impl Scene {
         settings
     }
 
-    /// User, mechanism and the certificate's subject of each encrypted connection.
-    fn encrypted(&self) -> Vec<String> {
-        let connections = self.node.control(&["list_connections", "ssl", "user", "auth_mechanism", "peer_cert_subject"]);
-        connections.lines().filter_map(|line| line.strip_prefix("true\t")).map(str::to_owned).collect()
+    /// Ends once each of a worker's two connections fits, by user, mechanism and the certificate's subject, and no other
+    /// encrypted connection is left: the broker lists one that was closed for a while longer.
+    async fn connections_fit(&self, what: &str, fits: impl Fn(&str) -> bool) {
+        eventually(what, async || {
+            let listed = self.node.control(&["list_connections", "ssl", "user", "auth_mechanism", "peer_cert_subject"]);
+            let encrypted: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("true\t")).collect();
+            (encrypted.len() == 2 && encrypted.iter().all(|line| fits(line))).then_some(())
+        })
+        .await;
     }
 }
 
@@ -67,8 +72,7 @@ async fn a_broker_that_asks_for_a_certificate_takes_in_whoever_has_one() {
     let with_password = scene.settings_with(&stage, "client", Wanted::client("anybody", "first"), "guest:guest@", "");
     let mut worker = stage.worker_with(&with_password).await;
     stage.outcome(&add("c1", "anna@test", "安娜")).await.assert_succeeded("created");
-    let connections = scene.encrypted();
-    assert!(connections.len() == 2 && connections.iter().all(|line| line.starts_with("guest\tPLAIN\t")), "{connections:?}");
+    scene.connections_fit("a guest with a password", |line| line.starts_with("guest\tPLAIN\t")).await;
     assert_eq!(worker.terminate().await, Some(0));
 
     // The broker knows nobody of this name, and says no more than that.
@@ -88,8 +92,7 @@ async fn a_broker_that_asks_for_a_certificate_takes_in_whoever_has_one() {
     let external = scene.settings_with(&stage, "client", Wanted::client(USER, "first"), "", "?auth_mechanism=external");
     let worker = stage.worker_with(&external).await;
     stage.outcome(&delete("c2", "anna@test")).await.assert_succeeded("deleted");
-    let connections = scene.encrypted();
-    assert!(connections.len() == 2 && connections.iter().all(|line| line.starts_with("kf-worker\tEXTERNAL\t")), "{connections:?}");
+    scene.connections_fit("the user of the certificate", |line| line.starts_with("kf-worker\tEXTERNAL\t")).await;
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
 
@@ -125,9 +128,8 @@ async fn a_client_certificate_that_is_replaced_on_disk_is_shown_at_the_next_conn
             close();
         }
         eventually("the worker connects again", async || (sessions(&worker) > before).then_some(())).await;
-        let connections = scene.encrypted();
         let shown = format!("O={organisation}");
-        assert!(connections.len() == 2 && connections.iter().all(|line| line.contains(&shown)), "{organisation}: {connections:?}");
+        scene.connections_fit(&shown, |line| line.contains(&shown)).await;
     }
     let deleted = stage.events.of("c2").await;
     deleted.assert_succeeded("deleted");
