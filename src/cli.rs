@@ -8,6 +8,7 @@ mod ledger;
 mod partitions;
 mod result;
 mod run;
+mod send;
 
 use std::fmt;
 use std::io::Write as _;
@@ -35,10 +36,10 @@ use crate::ledger::Place;
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 a needed service can't be reached, 78 configuration.")]
 struct Arguments {
     /// The configuration file (TOML). Every key can also come from the environment: KF_AMQP__URL and so on.
-    #[arg(long, global = true, env = "KF_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "KF_CONFIG", value_name = "FILE", help_heading = "Options of every subcommand")]
     config: Option<PathBuf>,
     /// How log lines are written to stderr; RUST_LOG chooses which.
-    #[arg(long, global = true, env = "KF_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, env = "KF_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = "Options of every subcommand")]
     log_format: LogFormat,
     #[command(subcommand)]
     subcommand: Command,
@@ -80,6 +81,9 @@ enum Command {
         #[command(subcommand)]
         what: partitions::What,
     },
+    /// Send commands to the workers: one, or a file of them.
+    #[command(after_help = SEND_EXAMPLES)]
+    Send(send::Send),
     /// Show the outcome of a command from the ledger.
     Result {
         /// The command's id.
@@ -89,6 +93,12 @@ enum Command {
         json: bool,
     },
 }
+
+const SEND_EXAMPLES: &str = "Examples:
+  kf-worker send add anna@test 安娜 --id hire-4711 --wait
+  kf-worker send delete anna@test --id leave-4711 --wait --timeout 2m
+  kf-worker send --file hires.csv --dry-run
+  kf-worker send --file hires.csv --wait --failed not-hired.csv";
 
 /// Prints a line of data. Where nobody reads any more (`… | head`) the program ends, since its work is for the reader.
 fn print(line: impl fmt::Display) {
@@ -176,6 +186,7 @@ fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, 
         Command::Healthcheck { live } => healthcheck::healthcheck(configuration.file(), live),
         Command::Dead { what } => dead::dead(&configuration.broker()?, what),
         Command::Partitions { what } => partitions::partitions(&configuration.whole()?, what),
+        Command::Send(what) => send::send(&configuration, what)?,
         Command::Result { command_id, json } => result::show(&configuration.ledger()?, &command_id, json),
     })
 }

@@ -210,6 +210,47 @@ impl Conclusion {
     }
 }
 
+/// A result as whoever receives its event reads it.
+#[derive(Debug, Clone)]
+pub struct ReadResult {
+    /// The event's `data`, byte for byte.
+    pub data: String,
+    pub facts: Facts,
+}
+
+/// What a result's `data` says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Facts {
+    pub command_id: String,
+    pub action: Option<Action>,
+    pub kf_account: Option<String>,
+    pub status: Status,
+    pub effect: Option<Effect>,
+    pub error: Option<ReadError>,
+    pub attempts: u32,
+    pub finished_at: Timestamp,
+}
+
+/// Why a command did not succeed. The reason is a text here: a worker that is newer than its reader may know more of them.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ReadError {
+    pub reason: String,
+    pub detail: String,
+}
+
+impl ReadResult {
+    /// Reads an event; `None` where it is no result.
+    pub fn of_event(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Enveloped<'a> {
+            #[serde(borrow)]
+            data: &'a RawValue,
+        }
+        let Enveloped { data } = serde_json::from_slice(body).ok()?;
+        Some(Self { facts: serde_json::from_str(data.get()).ok()?, data: data.get().to_owned() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +285,17 @@ mod tests {
             ("c1/result/0", "add.succeeded", "kf.add.succeeded")
         );
         assert!(String::from_utf8(event.body).unwrap().ends_with(&format!(r#""data":{expected}}}"#)));
+    }
+
+    #[test]
+    fn what_is_published_is_read_again_as_it_was() {
+        let failure = Failure { reason: Reason::NicknameRefused, answer: None, detail: "WeChat refused it.".to_owned() };
+        let conclusion = conclude(&given(), Identity::Generation(0), &Outcome::Failed(failure), history());
+        let read = ReadResult::of_event(&conclusion.event().unwrap().body).unwrap();
+        assert_eq!(read.data, conclusion.data);
+        assert_eq!((read.facts.command_id.as_str(), read.facts.status, read.facts.attempts), ("c1", Status::Failed, 2));
+        assert_eq!(read.facts.error.unwrap().reason, "nickname_refused");
+        assert!(ReadResult::of_event(b"{}").is_none() && ReadResult::of_event(b"[").is_none());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::traces::{Received, Sent, Span, Traces};
 type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
 
 /// Written to disk by the broker.
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 /// The default exchange has no name of its own; spans give it this one.
 const DEFAULT_EXCHANGE: &str = "amq.default";
 /// The header of a put-off copy; its value is the ledger's id.

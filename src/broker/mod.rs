@@ -9,6 +9,7 @@ mod delivery;
 mod names;
 mod parked;
 mod partitions;
+mod producer;
 mod publisher;
 mod request;
 mod session;
@@ -29,6 +30,7 @@ use crate::tls::{self, Tls, TlsError};
 pub use dead::{DeadLetter, DeadLetters};
 pub use delivery::Delivery;
 pub use partitions::{Partitions, QueueState, State};
+pub use producer::{Producer, Replies, Sending};
 pub use publisher::PublishError;
 pub use session::{Deliveries, Session};
 pub use share::Share;
@@ -137,6 +139,24 @@ impl ConnectError {
         };
         match self {
             Self::Client(error) => Self::Refused { what, error, advice },
+            other => other,
+        }
+    }
+
+    /// Says what a producer can do about a refusal of what it sends.
+    fn about_sending(self, exchange: &str) -> Self {
+        let advice = match self.soft_error() {
+            Some(AMQPSoftError::NOTFOUND) => {
+                "No worker has declared it yet: start `kf-worker run` once, or look whether `amqp.prefix` and the vhost are the worker's."
+            }
+            Some(AMQPSoftError::ACCESSREFUSED) => {
+                "The user may not send this: it needs the permission to write to the exchange and, where the broker has topic permissions, to this account."
+            }
+            Some(AMQPSoftError::PRECONDITIONFAILED) => "The user in `amqp.url` must be the one that the broker knows this connection by.",
+            _ => return self,
+        };
+        match self {
+            Self::Client(error) => Self::Refused { what: format!("what was sent to `{exchange}`"), error, advice },
             other => other,
         }
     }

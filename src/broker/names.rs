@@ -74,6 +74,11 @@ impl Names {
         format!("{}.sqlite-owner", self.prefix)
     }
 
+    /// A queue of somebody's own for replies. Its name does not stand under the prefix: no reply goes to those.
+    pub fn replies(&self, random: u64) -> String {
+        format!("{}-replies-{random:016x}", self.prefix)
+    }
+
     /// Whether a queue name is one of ours, which no reply may go to.
     pub fn owns(&self, name: &str) -> bool {
         name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))
@@ -88,7 +93,13 @@ mod tests {
     fn names_stand_under_the_prefix() {
         let names = Names::new("kf");
         assert_eq!(names.deferred("10m"), "kf.deferred.10m");
-        assert!(names.owns("kf.dead") && !names.owns("kfx.dead") && !names.owns("kf") && !names.owns("amq.gen-1"));
+        assert!(
+            !names.owns(&names.replies(7))
+                && names.owns("kf.dead")
+                && !names.owns("kfx.dead")
+                && !names.owns("kf")
+                && !names.owns("amq.gen-1")
+        );
     }
 
     #[test]

@@ -37,7 +37,16 @@ impl BrokerUrl {
                 PARAMETERS.join(", ")
             ));
         }
+        // The parser puts in a guest where nobody is named; a certificate is nobody's guest.
+        if uri.query.auth_mechanism == Some(SASLMechanism::External) && !authority.contains('@') {
+            uri.authority.userinfo.username.clear();
+        }
         Ok(Self(uri))
+    }
+
+    /// The user it names. With a certificate it may name none: the broker knows who that is.
+    pub fn user(&self) -> Option<&str> {
+        Some(self.0.authority.userinfo.username.as_str()).filter(|user| !user.is_empty())
     }
 
     /// Whether the connection is encrypted.
@@ -96,6 +105,15 @@ mod tests {
         assert!(url.is_encrypted() && url.shows_certificate() && !url.is_exposed());
         assert_eq!(format!("{url} {url:?}"), "mq.example:5671 mq.example:5671");
         assert_eq!(BrokerUrl::parse("amqp://kf:hunter2@[::1]:5673/kf").unwrap().to_string(), "[::1]:5673");
+    }
+
+    #[test]
+    fn the_user_is_the_one_that_is_named() {
+        let user = |url: &str| BrokerUrl::parse(url).unwrap().user().map(str::to_owned);
+        assert_eq!(user("amqp://hr%40corp:x@mq.example/kf").as_deref(), Some("hr@corp"));
+        assert_eq!(user("amqp://mq.example/kf").as_deref(), Some("guest"));
+        assert_eq!(user("amqps://mq.example/kf?auth_mechanism=external"), None);
+        assert_eq!(user("amqps://hr@mq.example/kf?auth_mechanism=external").as_deref(), Some("hr"));
     }
 
     #[test]

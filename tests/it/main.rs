@@ -30,6 +30,7 @@ mod reading_back;
 mod reload;
 mod results;
 mod secrets;
+mod send;
 mod shutdown;
 mod status_page;
 mod systemd;

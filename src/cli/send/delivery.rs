@@ -1,0 +1,211 @@
+//! Sends orders and waits for what becomes of them, over as many connections as that takes.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::order::Order;
+use super::report::Report;
+use crate::broker::{ConnectError, Producer, PublishError, Replies, Sending, Settings};
+use crate::event::{self, ReadResult};
+use crate::metrics::Metrics;
+use crate::retry;
+
+/// Orders that are under way at once, each of another account than the others.
+const AT_ONCE: usize = 16;
+/// So many connections in a row may fail once one has been made.
+const MOST_FAILURES: u32 = 12;
+/// How often is told how far it has come.
+const TELL: Duration = Duration::from_secs(5);
+
+/// Why not all was sent, or not all was answered.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("the connection to the broker was lost")]
+    Lost,
+    #[error("the metrics can't be made: {0}")]
+    Metrics(String),
+}
+
+impl SendError {
+    /// Whether only an operator can mend it.
+    pub fn needs_an_operator(&self) -> bool {
+        match self {
+            Self::Connect(error) | Self::Publish(PublishError::Failed(error)) => error.needs_an_operator(),
+            Self::Publish(_) | Self::Lost | Self::Metrics(_) => false,
+        }
+    }
+
+    /// Whether another connection may do.
+    fn may_pass(&self) -> bool {
+        !self.needs_an_operator() && !matches!(self, Self::Publish(PublishError::Unroutable(_)) | Self::Metrics(_))
+    }
+}
+
+/// What became of an order.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub result: ReadResult,
+    /// It was reached before the sending began: this sending has changed nothing.
+    pub repeat: bool,
+}
+
+/// How far an order has come.
+#[derive(Debug, Default)]
+pub enum Progress {
+    #[default]
+    Unsent,
+    /// The broker has it in a queue.
+    Sent,
+    Answered(Box<Answer>),
+}
+
+/// Orders on their way.
+pub struct Delivery<'a> {
+    orders: &'a [Order],
+    settings: &'a Settings,
+    wait: bool,
+    by_id: HashMap<&'a str, usize>,
+    /// When the sending began.
+    begun: Timestamp,
+    /// How far each order has come.
+    pub progress: Vec<Progress>,
+    /// How many of them have come as far as they are meant to.
+    done: usize,
+    connected: bool,
+}
+
+impl<'a> Delivery<'a> {
+    /// Orders that nobody has sent yet. With `wait` each is followed until its result is there.
+    pub fn new(orders: &'a [Order], settings: &'a Settings, wait: bool) -> Self {
+        let by_id = orders.iter().enumerate().map(|(index, order)| (order.command_id(), index)).collect();
+        let progress = orders.iter().map(|_| Progress::Unsent).collect();
+        Self { orders, settings, wait, by_id, begun: event::now(), progress, done: 0, connected: false }
+    }
+
+    /// Sends all of them, and waits for their results where that was asked for. After a lost connection what is not done is
+    /// sent once more, which changes nothing but brings the results.
+    ///
+    /// # Errors
+    /// Where the broker was never reached, refuses, or stays away.
+    pub async fn carry_out(&mut self, report: &Report) -> Result<(), SendError> {
+        let mut failures = 0;
+        loop {
+            let before = self.done;
+            let Err(error) = self.over_one_connection(report).await else { return Ok(()) };
+            failures = if self.done > before { 1 } else { failures + 1 };
+            if !self.connected || !error.may_pass() || failures > MOST_FAILURES {
+                return Err(error);
+            }
+            report.say(format_args!("{error}; connecting again"));
+            tokio::time::sleep(retry::before_reconnecting(failures)).await;
+        }
+    }
+
+    /// How many are done: answered, where results are waited for, and else sent.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    async fn over_one_connection(&mut self, report: &Report) -> Result<(), SendError> {
+        // The broker's part counts what it does; nobody asks for the numbers here.
+        let metrics = Metrics::new().map_err(|error| SendError::Metrics(error.to_string()))?;
+        let mut producer = Producer::open(self.settings, AT_ONCE.min(self.orders.len()), Arc::new(metrics)).await?;
+        let mut replies = if self.wait { Some(producer.take_replies().await?) } else { None };
+        self.connected = true;
+        let (confirmed, mut confirms) = mpsc::unbounded_channel();
+        let sending = send_all(&producer, self.orders, self.lines_of_accounts(), confirmed);
+        tokio::pin!(sending);
+        let mut is_sending = true;
+        let mut tell = tokio::time::interval_at(tokio::time::Instant::now() + TELL, TELL);
+        while self.done < self.orders.len() {
+            tokio::select! {
+                sent = &mut sending, if is_sending => {
+                    sent?;
+                    is_sending = false;
+                }
+                Some(index) = confirms.recv() => self.note_sent(index),
+                reply = next(&mut replies) => self.take(&reply.ok_or(SendError::Lost)?, report),
+                _ = tell.tick() => report.tell(self.done, producer.is_blocked()),
+            }
+            report.show(self.done);
+        }
+        producer.close().await;
+        Ok(())
+    }
+
+    /// What is still to be sent, in lines: those of one account are in one, in their order.
+    fn lines_of_accounts(&self) -> Vec<Vec<usize>> {
+        let mut lines = vec![Vec::new(); AT_ONCE];
+        for (index, order) in self.orders.iter().enumerate() {
+            let is_done = match self.progress[index] {
+                Progress::Unsent => false,
+                Progress::Sent => !self.wait,
+                Progress::Answered(_) => true,
+            };
+            if !is_done {
+                let mut hasher = DefaultHasher::new();
+                order.kf_account.hash(&mut hasher);
+                lines[hasher.finish() as usize % AT_ONCE].push(index);
+            }
+        }
+        lines
+    }
+
+    fn note_sent(&mut self, index: usize) {
+        if matches!(self.progress[index], Progress::Unsent) {
+            self.progress[index] = Progress::Sent;
+            self.done += usize::from(!self.wait);
+        }
+    }
+
+    /// Takes a reply. One that is no result of ours is nobody's.
+    fn take(&mut self, reply: &[u8], report: &Report) {
+        let Some(result) = ReadResult::of_event(reply) else { return };
+        let Some(index) = self.by_id.get(result.facts.command_id.as_str()).copied() else { return };
+        if matches!(self.progress[index], Progress::Answered(_)) {
+            return;
+        }
+        let answer = Answer { repeat: result.facts.finished_at < self.begun, result };
+        report.result(&self.orders[index], &answer);
+        self.progress[index] = Progress::Answered(Box::new(answer));
+        self.done += 1;
+    }
+}
+
+/// Sends the lines side by side, and each line's orders one after the other.
+async fn send_all(
+    producer: &Producer,
+    orders: &[Order],
+    lines: Vec<Vec<usize>>,
+    confirmed: mpsc::UnboundedSender<usize>,
+) -> Result<(), PublishError> {
+    let lines = lines.into_iter().map(async |line| {
+        for index in line {
+            let order = &orders[index];
+            let sending = Sending { command_id: order.command_id(), kf_account: &order.kf_account, body: &order.body };
+            producer.send(sending).await?;
+            // Whoever takes them lives as long as this.
+            let _ = confirmed.send(index);
+        }
+        Ok(())
+    });
+    try_join_all(lines).await.map(drop)
+}
+
+/// The next reply, where any are waited for.
+async fn next(replies: &mut Option<Replies>) -> Option<Vec<u8>> {
+    match replies {
+        Some(replies) => replies.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,74 @@
+//! The file of what did not succeed: in the format that the commands came in, with why, so that it can be mended and sent.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::batch::{COLUMNS, Format, NOTES};
+use super::delivery::Progress;
+use super::order::{Fields, Order};
+use crate::outcome::Status;
+
+/// A command that did not succeed.
+#[derive(Serialize)]
+struct Failed<'a> {
+    /// The id under which it was sent.
+    sent_as: &'a str,
+    status: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'a str,
+    /// It needs another id once it is mended. One without a result keeps its own, since it may yet be carried out.
+    command: Fields<'a>,
+}
+
+impl<'a> Failed<'a> {
+    fn of(order: &'a Order, progress: &'a Progress) -> Option<Self> {
+        let (status, reason, detail, id) = match progress {
+            Progress::Answered(answer) if answer.result.facts.status == Status::Succeeded => return None,
+            Progress::Answered(answer) => {
+                let error = answer.result.facts.error.as_ref();
+                let (reason, detail) = error.map_or(("", ""), |error| (&error.reason, &error.detail));
+                (answer.result.facts.status.as_str(), reason, detail, None)
+            }
+            Progress::Unsent => ("not_sent", "", "", Some(order.command_id())),
+            Progress::Sent => ("no_result_yet", "", "", Some(order.command_id())),
+        };
+        Some(Self { sent_as: order.command_id(), status, reason, detail, command: order.fields(id) })
+    }
+}
+
+/// Writes them. Answers how many there are.
+///
+/// # Errors
+/// Where the file can't be written.
+pub fn write(path: &Path, format: Format, orders: &[Order], progress: &[Progress]) -> std::io::Result<usize> {
+    let failed: Vec<Failed> = orders.iter().zip(progress).filter_map(|(order, progress)| Failed::of(order, progress)).collect();
+    let text = match format {
+        Format::Csv => as_csv(&failed)?,
+        Format::JsonLines => as_json_lines(&failed)?,
+    };
+    std::fs::write(path, text)?;
+    Ok(failed.len())
+}
+
+fn as_csv(failed: &[Failed<'_>]) -> std::io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(COLUMNS.iter().chain(&NOTES))?;
+    for Failed { sent_as, status, reason, detail, command } in failed {
+        let revision = command.revision.map(|revision| revision.to_string()).unwrap_or_default();
+        let (nickname, command_id) = (command.nickname.unwrap_or_default(), command.command_id.unwrap_or_default());
+        writer.write_record([command.action, command.kf_account, nickname, command_id, &revision, sent_as, status, reason, detail])?;
+    }
+    writer.into_inner().map_err(csv::IntoInnerError::into_error)
+}
+
+fn as_json_lines(failed: &[Failed<'_>]) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for failed in failed {
+        serde_json::to_writer(&mut text, failed)?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}

@@ -1,0 +1,139 @@
+//! What people are shown while commands are sent, and at the end of it.
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal as _;
+
+use super::delivery::{Answer, Progress};
+use super::order::Order;
+use crate::cli;
+use crate::outcome::{Action, Status};
+
+/// A bar where somebody looks, and lines now and then elsewhere.
+pub struct Report {
+    bar: ProgressBar,
+    /// What the numbers count.
+    what: &'static str,
+    json: bool,
+}
+
+impl Report {
+    /// For so many orders. A single one needs no bar.
+    pub fn new(orders: usize, wait: bool, json: bool) -> Self {
+        let what = if wait { "results" } else { "sent" };
+        let target = match std::io::stderr().is_terminal() && orders > 1 {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left");
+        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(orders as u64), target).with_style(style);
+        Self { bar, what, json }
+    }
+
+    /// Draws how many are done.
+    pub fn show(&self, done: usize) {
+        self.bar.set_position(done as u64);
+    }
+
+    /// Says how far it has come, where no bar shows it, and what holds it up.
+    pub fn tell(&self, done: usize, blocked: bool) {
+        if blocked {
+            self.say(format_args!("the broker takes nothing for now: it is short of memory or disk; waiting"));
+        }
+        let of = self.bar.length().unwrap_or_default();
+        if of == 1 {
+            self.say(format_args!(
+                "no result yet; the command is safe in its queue, waiting on (Ctrl-C ends the waiting, not the command)"
+            ));
+        } else if self.bar.is_hidden() {
+            let left = HumanDuration(self.bar.eta());
+            self.say(format_args!("{done} of {of} {} ({:.0}/s, {left} left)", self.what, self.bar.per_sec()));
+        }
+    }
+
+    /// Says something beside the bar.
+    pub fn say(&self, line: impl std::fmt::Display) {
+        self.bar.suspend(|| cli::tell(line));
+    }
+
+    /// Shows a result: the data on stdout.
+    pub fn result(&self, order: &Order, answer: &Answer) {
+        self.bar.suspend(|| match self.json {
+            true => cli::print(as_json(order, answer)),
+            false => cli::print(in_words(order, answer)),
+        });
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The event's `data` as it is, with what only the sender knows before it.
+fn as_json(order: &Order, answer: &Answer) -> String {
+    let line = order.line.map(|line| format!("\"line\":{line},")).unwrap_or_default();
+    let fields = answer.result.data.strip_prefix('{').unwrap_or("}");
+    format!("{{{line}\"repeat\":{},{fields}", answer.repeat)
+}
+
+fn in_words(order: &Order, answer: &Answer) -> String {
+    let Order { line, action, kf_account, .. } = order;
+    let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    let told = &answer.result.facts;
+    let more = match (&told.effect, &told.error) {
+        (Some(effect), _) => format!(" ({effect})"),
+        (None, Some(error)) => format!(" ({}): {}", error.reason, error.detail),
+        (None, None) => String::new(),
+    };
+    let repeat = if answer.repeat { format!("repeat, not carried out; at {} it was: ", told.finished_at) } else { String::new() };
+    format!("{line}{action} {kf_account}: {repeat}{}{more}", told.status)
+}
+
+/// How many ended how.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// By status, in the order of the list, and by action: added, deleted.
+    ended: [[usize; 2]; 4],
+    sent: [usize; 2],
+    unsent: [usize; 2],
+    pub repeats: usize,
+}
+
+impl Summary {
+    pub fn of(orders: &[Order], progress: &[Progress]) -> Self {
+        let mut summary = Self::default();
+        for (order, progress) in orders.iter().zip(progress) {
+            let column = usize::from(order.action == Action::Delete);
+            match progress {
+                Progress::Unsent => summary.unsent[column] += 1,
+                Progress::Sent => summary.sent[column] += 1,
+                Progress::Answered(answer) => {
+                    let row = Status::ALL.iter().position(|status| *status == answer.result.facts.status).unwrap_or_default();
+                    summary.ended[row][column] += 1;
+                    summary.repeats += usize::from(answer.repeat);
+                }
+            }
+        }
+        summary
+    }
+
+    /// Whether each command came to where it was meant to.
+    pub fn is_all_well(&self, wait: bool) -> bool {
+        let bad = self.ended[1..].iter().chain([&self.unsent]).flatten().sum::<usize>();
+        bad == 0 && (!wait || self.sent == [0, 0])
+    }
+
+    /// A table, a line for each thing that occurred.
+    pub fn lines(&self, wait: bool) -> Vec<String> {
+        let statuses = Status::ALL.iter().map(|status| status.as_str()).zip(self.ended);
+        let sent = if wait { "no result yet" } else { "sent" };
+        let rows = statuses.chain([(sent, self.sent), ("not sent", self.unsent)]);
+        let mut lines = vec![format!("{:15}{:>8}{:>8}", "", "add", "delete")];
+        lines.extend(rows.filter(|(_, counts)| *counts != [0, 0]).map(|(what, [adds, deletes])| format!("{what:15}{adds:>8}{deletes:>8}")));
+        if self.repeats > 0 {
+            lines.push(format!("{:15}{:>8} of these, not carried out: their results were there before", "repeats", self.repeats));
+        }
+        lines
+    }
+}
