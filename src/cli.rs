@@ -1,10 +1,12 @@
 //! The command line: which subcommand, with which configuration, and which exit code it ends with.
 
 mod check;
+mod completions;
 mod dead;
 mod drift;
 mod healthcheck;
 mod ledger;
+mod manual;
 mod partitions;
 mod result;
 mod run;
@@ -16,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use jiff::Timestamp;
 use rustix::process::DumpableBehavior;
 use serde_json::json;
@@ -56,6 +59,12 @@ enum Command {
         #[command(subcommand)]
         what: dead::Dead,
     },
+    /// Print what a shell needs to complete this program's words.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell that is to read it.
+        shell: Shell,
+    },
     /// Compare WeChat's accounts with what the commands asked for. Nothing is changed; exit code 1 where they differ.
     Drift {
         /// Only these Official Accounts, by WeChat ID; all that are configured where none is given.
@@ -76,6 +85,12 @@ enum Command {
         #[command(subcommand)]
         what: ledger::LedgerCommand,
     },
+    /// Print the manual page, or write all of them into a folder.
+    #[command(after_help = "Examples:\n  kf-worker man | man -l -\n  kf-worker man /usr/local/share/man/man1")]
+    Man {
+        /// Where to write a page for the program and for each subcommand.
+        folder: Option<PathBuf>,
+    },
     /// Show the queues that commands are spread over, and change their number.
     Partitions {
         #[command(subcommand)]
@@ -93,6 +108,11 @@ enum Command {
         json: bool,
     },
 }
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  kf-worker completions bash > /etc/bash_completion.d/kf-worker
+  kf-worker completions zsh > \"${fpath[1]}/_kf-worker\"
+  kf-worker completions fish > ~/.config/fish/completions/kf-worker.fish";
 
 const SEND_EXAMPLES: &str = "Examples:
   kf-worker send add anna@test 安娜 --id hire-4711 --wait
@@ -181,6 +201,8 @@ fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, 
     Ok(match subcommand {
         Command::Run => run::run(configuration.whole()?, configuration.0),
         Command::Check => check::check(&configuration.whole()?),
+        Command::Completions { shell } => completions::completions(shell, Arguments::command()),
+        Command::Man { folder } => manual::manual(Arguments::command(), folder.as_deref()),
         Command::Drift { wechat_ids, json } => drift::drift(configuration.whole()?, &wechat_ids, json),
         Command::Ledger { what } => ledger::ledger(&configuration, what)?,
         Command::Healthcheck { live } => healthcheck::healthcheck(configuration.file(), live),
