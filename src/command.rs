@@ -1,6 +1,7 @@
 //! Turns the bytes of a message into a command, or says exactly which rule of the contract it breaks.
 
 mod json;
+mod pattern;
 mod rules;
 mod trace_context;
 
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use pattern::{AccountPattern, NoPattern, fits};
 pub use rules::MAX_META;
 pub use trace_context::TraceContext;
 
