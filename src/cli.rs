@@ -7,10 +7,13 @@ mod drift;
 mod healthcheck;
 mod ledger;
 mod manual;
+mod outcomes;
 mod partitions;
 mod result;
+mod results;
 mod run;
 mod send;
+mod when;
 
 use std::fmt;
 use std::io::Write as _;
@@ -107,6 +110,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the outcomes that the ledger keeps, the oldest first: the audit trail, read beside running workers.
+    #[command(after_help = results::EXAMPLES)]
+    Results(results::Results),
 }
 
 const COMPLETIONS_EXAMPLES: &str = "Examples:
@@ -210,6 +216,7 @@ fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, 
         Command::Partitions { what } => partitions::partitions(&configuration.whole()?, what),
         Command::Send(what) => send::send(&configuration, what)?,
         Command::Result { command_id, json } => result::show(&configuration.ledger()?, &command_id, json),
+        Command::Results(asked) => results::results(&configuration, &asked)?,
     })
 }
 

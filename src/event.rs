@@ -1,5 +1,6 @@
 //! The published result: a structured CloudEvent whose `data` is made once and kept byte for byte.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -172,18 +173,60 @@ struct Envelope<'a> {
     data: &'a RawValue,
 }
 
-/// What stands in an event's `data` alone.
-#[derive(Debug, Default, Deserialize)]
+/// An event's `data` as whoever reads it finds it. Words are texts: a newer worker may know more of them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Told {
-    pub attempts: u32,
+    pub command_id: String,
+    pub action: Option<String>,
+    pub kf_account: Option<String>,
+    pub nickname: Option<String>,
+    pub revision: Option<i64>,
+    pub status: String,
     pub effect: Option<String>,
+    pub error: Option<ToldError>,
+    pub attempts: u32,
+    pub received_at: Timestamp,
+    pub finished_at: Timestamp,
+}
+
+/// Why a command did not succeed, likewise.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ToldError {
+    pub reason: String,
+    pub errcode: Option<i64>,
+    pub detail: String,
+}
+
+impl Told {
+    /// Reads an event's `data`; nothing where it is none.
+    pub fn read(data: &str) -> Option<Self> {
+        serde_json::from_str(data).ok()
+    }
+}
+
+/// The `data` of a published event, as it stands in the body; nothing where that is no event.
+pub fn data_of(body: &[u8]) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Published<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    serde_json::from_slice::<Published<'_>>(body).ok().map(|published| published.data.get())
+}
+
+/// The same `data` on one line: a `meta` that came with line breaks between its values has kept them.
+pub fn on_one_line(data: &str) -> Cow<'_, str> {
+    // Within a text JSON writes a line break as \n, so that these stand between values.
+    if data.contains(['\n', '\r']) { data.replace(['\n', '\r'], " ").into() } else { data.into() }
 }
 
 impl Conclusion {
     /// What its `data` says besides.
     pub fn told(&self) -> Told {
         // Written by this file, it can be read.
-        serde_json::from_str(&self.data).unwrap_or_default()
+        Told::read(&self.data).unwrap_or_default()
     }
 
     /// The event that tells of this conclusion; the same one each time.
@@ -207,47 +250,6 @@ impl Conclusion {
             data: serde_json::from_str(&self.data)?,
         })?;
         Ok(Event { id, kind, routing_key, command_id: self.command_id.clone(), time: self.finished_at, body })
-    }
-}
-
-/// A result as whoever receives its event reads it.
-#[derive(Debug, Clone)]
-pub struct ReadResult {
-    /// The event's `data`, byte for byte.
-    pub data: String,
-    pub facts: Facts,
-}
-
-/// What a result's `data` says.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Facts {
-    pub command_id: String,
-    pub action: Option<Action>,
-    pub kf_account: Option<String>,
-    pub status: Status,
-    pub effect: Option<Effect>,
-    pub error: Option<ReadError>,
-    pub attempts: u32,
-    pub finished_at: Timestamp,
-}
-
-/// Why a command did not succeed. The reason is a text here: a worker that is newer than its reader may know more of them.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ReadError {
-    pub reason: String,
-    pub detail: String,
-}
-
-impl ReadResult {
-    /// Reads an event; `None` where it is no result.
-    pub fn of_event(body: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Enveloped<'a> {
-            #[serde(borrow)]
-            data: &'a RawValue,
-        }
-        let Enveloped { data } = serde_json::from_slice(body).ok()?;
-        Some(Self { facts: serde_json::from_str(data.get()).ok()?, data: data.get().to_owned() })
     }
 }
 
@@ -288,14 +290,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_read_again_as_it_was() {
-        let failure = Failure { reason: Reason::NicknameRefused, answer: None, detail: "WeChat refused it.".to_owned() };
-        let conclusion = conclude(&given(), Identity::Generation(0), &Outcome::Failed(failure), history());
-        let read = ReadResult::of_event(&conclusion.event().unwrap().body).unwrap();
-        assert_eq!(read.data, conclusion.data);
-        assert_eq!((read.facts.command_id.as_str(), read.facts.status, read.facts.attempts), ("c1", Status::Failed, 2));
-        assert_eq!(read.facts.error.unwrap().reason, "nickname_refused");
-        assert!(ReadResult::of_event(b"{}").is_none() && ReadResult::of_event(b"[").is_none());
+    fn the_data_of_an_event_is_read_back_as_it_was_written() {
+        let conclusion = conclude(&given(), Identity::Generation(0), &Outcome::Succeeded(Effect::Created.into()), history());
+        let body = conclusion.event().unwrap().body;
+        let data = data_of(&body).unwrap();
+        assert_eq!(data, conclusion.data);
+        let told = Told::read(data).unwrap();
+        assert_eq!((told.command_id.as_str(), told.effect.as_deref(), told.attempts), ("c1", Some("created"), 2));
+        assert_eq!((told.received_at, told.finished_at), (history().received_at, history().finished_at));
+        assert!(data_of(b"{}").is_none() && data_of(b"\xff").is_none());
+    }
+
+    #[test]
+    fn line_breaks_between_values_go_and_those_of_a_text_stay() {
+        assert_eq!(on_one_line("{\"meta\":{\r\n \"a\":\"x\\ny\"}}"), "{\"meta\":{   \"a\":\"x\\ny\"}}");
     }
 
     #[test]

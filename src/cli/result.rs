@@ -1,6 +1,7 @@
 //! `kf-worker result`: the outcome of one command, read from the ledger beside the running worker.
 
 use super::Exit;
+use super::outcomes::{Lines, shown};
 use crate::ledger::{Lookup, Place, Reader};
 
 /// Shows an outcome. A command that is unknown or unfinished is told as such, with exit code 1.
@@ -22,12 +23,10 @@ pub fn show(place: &Place, command_id: &str, json: bool) -> Exit {
     match found {
         Ok(Lookup::Finished(finished)) if json => super::print(format_args!("{}", finished.conclusion.data)),
         Ok(Lookup::Finished(finished)) => {
-            let conclusion = &finished.conclusion;
-            let account = conclusion.kf_account.as_deref().unwrap_or("(no account)");
-            let action = conclusion.action.map_or("unknown action", crate::outcome::Action::as_str);
-            super::print(format_args!("{}  {action} {account}: {}", conclusion.finished_at, conclusion.status));
-            if let Some(reason) = conclusion.reason {
-                super::print(format_args!("{reason}: {}", conclusion.detail));
+            let told = finished.conclusion.told();
+            super::print(Lines::on_stdout().line(&told));
+            if let Some(error) = &told.error {
+                super::print(format_args!("{}: {}", shown(&error.reason), shown(&error.detail)));
             }
         }
         Ok(Lookup::Unfinished(unfinished)) => {

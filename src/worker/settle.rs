@@ -164,7 +164,7 @@ fn tell_outcome(delivery: &Delivery, conclusion: &Conclusion, repeat: bool) {
     let action = conclusion.action.map(Action::as_str);
     let reason = conclusion.reason.map(Reason::as_str);
     if tracing::enabled!(tracing::Level::INFO) {
-        let Told { attempts, effect } = conclusion.told();
+        let Told { attempts, effect, .. } = conclusion.told();
         let kf_account = kf_account.as_deref().filter(|text| KfAccount::is_one(text));
         let trace_id = delivery.span.context().map(TraceContext::trace_id);
         tracing::info!(command.id = command_id, kf_account, action, %status, effect, reason, attempts, repeat, trace_id, "outcome");

@@ -7,6 +7,7 @@ mod support;
 mod admin_port;
 mod alerts;
 mod answers;
+mod audit_trail;
 mod authorisation;
 mod bad_input;
 mod bulk;

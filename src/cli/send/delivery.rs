@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use super::order::Order;
 use super::report::Report;
 use crate::broker::{ConnectError, Producer, PublishError, Replies, Sending, Settings};
-use crate::event::{self, ReadResult};
+use crate::event::{self, Told};
 use crate::metrics::Metrics;
+use crate::outcome::Status;
 use crate::retry;
 
 /// Orders that are under way at once, each of another account than the others.
@@ -54,9 +55,19 @@ impl SendError {
 /// What became of an order.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    pub result: ReadResult,
+    /// The result's data, byte for byte.
+    pub data: String,
+    /// What that says.
+    pub told: Told,
     /// It was reached before the sending began: this sending has changed nothing.
     pub repeat: bool,
+}
+
+impl Answer {
+    /// Its status; `None` where a newer worker knows one that this program does not.
+    pub fn status(&self) -> Option<Status> {
+        Status::from_word(&self.told.status)
+    }
 }
 
 /// How far an order has come.
@@ -170,12 +181,13 @@ impl<'a> Delivery<'a> {
 
     /// Takes a reply. One that is no result of ours is nobody's.
     fn take(&mut self, reply: &[u8], report: &Report) {
-        let Some(result) = ReadResult::of_event(reply) else { return };
-        let Some(index) = self.by_id.get(result.facts.command_id.as_str()).copied() else { return };
+        let Some(data) = event::data_of(reply) else { return };
+        let Some(told) = Told::read(data) else { return };
+        let Some(index) = self.by_id.get(told.command_id.as_str()).copied() else { return };
         if matches!(self.progress[index], Progress::Answered(_)) {
             return;
         }
-        let answer = Answer { repeat: result.facts.finished_at < self.begun, result };
+        let answer = Answer { repeat: told.finished_at < self.begun, data: data.to_owned(), told };
         report.result(&self.orders[index], &answer);
         self.progress[index] = Progress::Answered(Box::new(answer));
         self.done += 1;

@@ -26,11 +26,11 @@ struct Failed<'a> {
 impl<'a> Failed<'a> {
     fn of(order: &'a Order, progress: &'a Progress) -> Option<Self> {
         let (status, reason, detail, id) = match progress {
-            Progress::Answered(answer) if answer.result.facts.status == Status::Succeeded => return None,
+            Progress::Answered(answer) if answer.status() == Some(Status::Succeeded) => return None,
             Progress::Answered(answer) => {
-                let error = answer.result.facts.error.as_ref();
+                let error = answer.told.error.as_ref();
                 let (reason, detail) = error.map_or(("", ""), |error| (&error.reason, &error.detail));
-                (answer.result.facts.status.as_str(), reason, detail, None)
+                (answer.told.status.as_str(), reason, detail, None)
             }
             Progress::Unsent => ("not_sent", "", "", Some(order.command_id())),
             Progress::Sent => ("no_result_yet", "", "", Some(order.command_id())),

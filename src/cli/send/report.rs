@@ -5,7 +5,8 @@ use std::io::IsTerminal as _;
 
 use super::delivery::{Answer, Progress};
 use super::order::Order;
-use crate::cli;
+use crate::cli::{self, outcomes::shown};
+use crate::event::on_one_line;
 use crate::outcome::{Action, Status};
 
 /// A bar where somebody looks, and lines now and then elsewhere.
@@ -73,21 +74,22 @@ impl Report {
 /// The event's `data` as it is, with what only the sender knows before it.
 fn as_json(order: &Order, answer: &Answer) -> String {
     let line = order.line.map(|line| format!("\"line\":{line},")).unwrap_or_default();
-    let fields = answer.result.data.strip_prefix('{').unwrap_or("}");
+    let data = on_one_line(&answer.data);
+    let fields = data.strip_prefix('{').unwrap_or("}");
     format!("{{{line}\"repeat\":{},{fields}", answer.repeat)
 }
 
 fn in_words(order: &Order, answer: &Answer) -> String {
     let Order { line, action, kf_account, .. } = order;
     let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-    let told = &answer.result.facts;
+    let told = &answer.told;
     let more = match (&told.effect, &told.error) {
         (Some(effect), _) => format!(" ({effect})"),
-        (None, Some(error)) => format!(" ({}): {}", error.reason, error.detail),
+        (None, Some(error)) => format!(" ({}): {}", shown(&error.reason), shown(&error.detail)),
         (None, None) => String::new(),
     };
     let repeat = if answer.repeat { format!("repeat, not carried out; at {} it was: ", told.finished_at) } else { String::new() };
-    format!("{line}{action} {kf_account}: {repeat}{}{more}", told.status)
+    format!("{line}{action} {kf_account}: {repeat}{}{more}", shown(&told.status))
 }
 
 /// How many ended how.
@@ -109,7 +111,8 @@ impl Summary {
                 Progress::Unsent => summary.unsent[column] += 1,
                 Progress::Sent => summary.sent[column] += 1,
                 Progress::Answered(answer) => {
-                    let row = Status::ALL.iter().position(|status| *status == answer.result.facts.status).unwrap_or_default();
+                    // One that is not known here is no success.
+                    let row = Status::ALL.iter().position(|status| Some(*status) == answer.status()).unwrap_or(1);
                     summary.ended[row][column] += 1;
                     summary.repeats += usize::from(answer.repeat);
                 }

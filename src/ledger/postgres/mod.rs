@@ -11,6 +11,7 @@ mod reader;
 mod rows;
 mod schema;
 mod target;
+mod trail;
 mod url;
 
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! A ledger in a database, read beside the workers that write it.
 
 use jiff::Timestamp;
+use tokio_postgres::Row;
 
-use super::connection::{Connection, TIME_LIMIT};
+use super::connection::{Connection, Parameter, TIME_LIMIT};
 use super::{OpenError, PostgresUrl, Trouble, memory, rows, schema};
 use crate::ledger::record::CommandRecord;
 use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
@@ -60,9 +61,13 @@ impl Reader {
 
     /// How much is unfinished, and how large the tables are.
     pub async fn census(&self) -> Result<Census, LedgerError> {
-        let rows = self.connection.lock().await.query(CENSUS, &[]).await?;
+        let rows = self.query(CENSUS, &[]).await?;
         let row = rows.first().ok_or(LedgerError::Unreadable("no census"))?;
         let number = |index| rows::column::<i64>(row, index).map(|number| number.try_into().unwrap_or_default());
         Ok(Census { unfinished: number(0)?, oldest_since: rows::column(row, 1)?, size_bytes: number(2)? })
+    }
+    /// Asks the database.
+    pub async fn query(&self, statement: &str, with: &[Parameter<'_>]) -> Result<Vec<Row>, Trouble> {
+        self.connection.lock().await.query(statement, with).await
     }
 }

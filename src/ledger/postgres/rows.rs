@@ -219,7 +219,7 @@ pub fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
-fn read_command(row: &Row) -> Result<CommandRecord, LedgerError> {
+pub fn read_command(row: &Row) -> Result<CommandRecord, LedgerError> {
     let errmsg: Option<String> = column(row, 17)?;
     let ended = match word(row, 22)? {
         Some(status) => Some(Ended {

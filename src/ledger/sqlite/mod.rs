@@ -5,6 +5,7 @@ mod reader;
 mod rows;
 mod schema;
 mod source;
+mod trail;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};

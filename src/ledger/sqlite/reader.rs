@@ -77,6 +77,11 @@ impl Reader {
         })
     }
 
+    /// The connection, for what else is read from it.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     fn size(&self) -> u64 {
         let mut log = self.path.as_os_str().to_owned();
         log.push("-wal");
@@ -85,19 +90,22 @@ impl Reader {
     }
 }
 
+/// How SQLite goes about a statement.
+#[cfg(test)]
+pub(super) fn plan(statement: &str) -> String {
+    let explain = || {
+        let mut connection = Connection::open_in_memory()?;
+        super::schema::migrations().to_latest(&mut connection).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;
+        let details = plan.query_map(rusqlite::params_from_iter((0..plan.parameter_count()).map(|_| 20)), |row| row.get::<_, String>(3));
+        details?.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    explain().map_or_else(|error| format!("{statement}: {error}"), |lines| lines.join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::sqlite::schema;
-
-    /// How SQLite goes about a statement.
-    fn plan(statement: &str) -> String {
-        let mut connection = Connection::open_in_memory().unwrap();
-        schema::migrations().to_latest(&mut connection).unwrap();
-        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-        let details = plan.query_map(rusqlite::params_from_iter((0..plan.parameter_count()).map(|_| 20)), |row| row.get::<_, String>(3));
-        details.unwrap().collect::<rusqlite::Result<Vec<_>>>().unwrap().join("\n")
-    }
 
     #[test]
     fn the_latest_outcomes_are_found_by_an_index() {
