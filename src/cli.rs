@@ -13,6 +13,7 @@ mod result;
 mod results;
 mod run;
 mod send;
+mod watch;
 mod when;
 
 use std::fmt;
@@ -113,6 +114,15 @@ enum Command {
     /// Show the outcomes that the ledger keeps, the oldest first: the audit trail, read beside running workers.
     #[command(after_help = results::EXAMPLES)]
     Results(results::Results),
+    /// Show the results as they come, until Ctrl-C.
+    #[command(after_help = watch::EXAMPLES)]
+    Watch {
+        #[command(flatten)]
+        filter: outcomes::Filter,
+        /// One line of JSON for each: the data of its result event.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 const COMPLETIONS_EXAMPLES: &str = "Examples:
@@ -217,6 +227,7 @@ fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, 
         Command::Send(what) => send::send(&configuration, what)?,
         Command::Result { command_id, json } => result::show(&configuration.ledger()?, &command_id, json),
         Command::Results(asked) => results::results(&configuration, &asked)?,
+        Command::Watch { filter, json } => watch::watch(&configuration.broker()?, &filter, json),
     })
 }
 

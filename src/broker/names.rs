@@ -79,6 +79,11 @@ impl Names {
         format!("{}-replies-{random:016x}", self.prefix)
     }
 
+    /// The queue of one who watches the results.
+    pub fn watch(&self, random: u64) -> String {
+        format!("{}-watch-{random:016x}", self.prefix)
+    }
+
     /// Whether a queue name is one of ours, which no reply may go to.
     pub fn owns(&self, name: &str) -> bool {
         name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))

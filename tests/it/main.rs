@@ -39,3 +39,4 @@ mod tls;
 mod token_sources;
 mod topology;
 mod traces;
+mod watching;
