@@ -113,7 +113,7 @@ secrets() {
 look_at_secrets() {
     find "$1" -mindepth 1 -perm /0077 -printf '%P can be read by others (%M)\n'
     find "$1/kf-worker" ! -uid 65532 -printf "%P is not the worker's\n"
-    sed -n 's/.*"\(@[a-z]*@\)".*/\1 is left in the definitions/p' "$1/rabbitmq/definitions.json"
+    sed -n 's/.*"name": "\(.*\)", "password_hash": "".*/\1 has no password/p' "$1/rabbitmq/definitions.json" | grep -v '^kf-worker-checked '
     "$tools/bin/python" -m json.tool "$1/rabbitmq/definitions.json" >/dev/null
 }
 no_secrets_kept() {

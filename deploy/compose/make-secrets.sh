@@ -49,16 +49,6 @@ password() {
     cat "$folder/passwords/$1"
 }
 
-# RabbitMQ's own form: base64 of four random bytes and the SHA-256 of these and the password.
-hash_for_rabbitmq() {
-    local salt
-    salt=$(openssl rand -hex 4 | sed 's/../\\x&/g')
-    {
-        printf '%b' "$salt"
-        { printf '%b' "$salt"; printf '%s' "$(password "$1")"; } | openssl dgst -sha256 -binary
-    } | openssl base64 -A
-}
-
 # An authority for this installation alone. Its key stays in this folder.
 make_authority() {
     [ ! -s "$folder/authority/ca.pem" ] || return 0
@@ -82,20 +72,22 @@ make_certificate() {
     rm "$new".*
 }
 
+# The users of RabbitMQ that are used here. Its definitions know others, who get no password.
+users=(kf-worker hr-onboarding hr-offboarding hr-desk hr-results kf-operator kf-monitoring)
+
+# Who sends and reads by hand does so with the management API, which takes a tag.
 make_definitions() {
     local text user
-    text=$(cat "$here/definitions.template.json")
-    for user in worker producer consumer monitoring; do
-        text=${text//@$user@/"$(hash_for_rabbitmq $user)"}
-    done
-    put rabbitmq/definitions.json <<<"$text"
+    for user in "${users[@]}"; do password "$user" >/dev/null; done
+    text=$("$here/../rabbitmq/make-definitions.sh" "$folder/passwords")
+    sed '/"name": "hr-.*"tags"/s/"tags": ""/"tags": "management"/' <<<"$text" | put rabbitmq/definitions.json
 }
 
 # What `curl --config FILE` takes, so that no password stands in a command line, which everybody on the machine can see.
 make_clients() {
     local user
-    for user in producer consumer monitoring; do
-        put "clients/$user.curl" <<<"user = \"kf-$user:$(password $user)\""
+    for user in "${users[@]:1}"; do
+        put "clients/$user.curl" <<<"user = \"$user:$(password "$user")\""
     done
     put clients/ca.pem <"$folder/authority/ca.pem"
 }
@@ -110,7 +102,7 @@ password postgres-superuser | put postgres/superuser-password
 password ledger | put postgres/ledger-password
 password grafana | put grafana/admin-password
 put kf-worker/ca.pem <"$folder/authority/ca.pem"
-put kf-worker/amqp-url <<<"amqps://kf-worker:$(password worker)@rabbitmq:5671/%2f"
+put kf-worker/amqp-url <<<"amqps://kf-worker:$(password kf-worker)@rabbitmq:5671/%2f"
 put kf-worker/ledger-url <<<"postgres://kf:$(password ledger)@postgres:5432/kf?sslmode=verify-full&sslrootcert=/run/secrets/ca.pem"
 # The AppSecret of an Official Account is WeChat's to give. Until yours is here, it is the one that the simulator takes.
 [ -s "$folder/kf-worker/app-secret-test" ] || put kf-worker/app-secret-test <<<secret
