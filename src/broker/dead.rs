@@ -23,6 +23,8 @@ pub struct DeadLetters {
     channel: Channel,
     publisher: Publisher,
     names: Names,
+    /// As whom; what is put back goes by this user where it needs one.
+    user: Option<String>,
     /// Taken, and neither replayed nor dropped.
     held: AtomicU32,
 }
@@ -54,7 +56,8 @@ impl DeadLetters {
         let names = Names::new(&settings.prefix);
         let channel = within(connection.create_channel()).await?;
         let publisher = Publisher::open(&connection, 1, metrics).await?;
-        let letters = Self { connection, channel, publisher, names, held: AtomicU32::new(0) };
+        let user = settings.url.user().map(str::to_owned);
+        let letters = Self { connection, channel, publisher, names, user, held: AtomicU32::new(0) };
         letters.ready().await.map_err(|error| error.about(format!("queue `{}`", letters.names.dead())))?;
         Ok(letters)
     }
@@ -64,13 +67,15 @@ impl DeadLetters {
     /// # Errors
     /// Where the broker went away.
     pub async fn next(&self) -> Result<Option<DeadLetter>, ConnectError> {
-        let got = within(self.channel.basic_get(self.names.dead().as_str().into(), BasicGetOptions::default())).await?;
+        let got = within(self.channel.basic_get(self.names.dead().as_str().into(), BasicGetOptions::default())).await;
+        let got = got.map_err(|error| error.about(format!("queue `{}`", self.names.dead())))?;
         self.held.fetch_add(got.is_some().into(), Ordering::Relaxed);
         Ok(got.map(|got| DeadLetter::new(got.delivery)))
     }
 
     /// Puts one back into the commands queue, and takes it out of the dead letters once that is confirmed. With
-    /// `as_replay` the worker makes a new generation of the failed command; without, it comes as if just sent.
+    /// `as_replay` the worker makes a new generation of the failed command; without, it comes as if just sent by the user of this
+    /// connection, since the broker lets nobody send in another's name.
     ///
     /// # Errors
     /// Where the broker has not confirmed; then it is still a dead letter.
@@ -85,7 +90,10 @@ impl DeadLetters {
             headers.insert(REPLAY.into(), AMQPValue::LongString(letter.id.as_str().into()));
         }
         let exchange = self.names.commands();
-        let properties = copied(&letter.properties, headers);
+        let mut properties = copied(&letter.properties, headers);
+        if let Some(user) = self.user.as_deref().filter(|_| !as_replay) {
+            properties = properties.with_user_id(user.into());
+        }
         self.publisher.surely(Outgoing { exchange: &exchange, routing_key, properties, body: &letter.message.body }).await?;
         Ok(self.discard(letter).await?)
     }

@@ -29,6 +29,8 @@ const DEFAULT_EXCHANGE: &str = "amq.default";
 const PUT_OFF: &str = "kf-put-off";
 /// The header of a replayed dead letter; its value is the dead letter's id.
 pub(super) const REPLAY: &str = "kf-replay";
+/// By this the ledger that knows the command of a dead letter recognises its replay: it stands in the dead letter.
+const PROOF: &str = "kf-dead-proof";
 /// What a dead letter carries besides its own headers.
 pub(super) const DEAD_ID: &str = "kf-dead-id";
 pub(super) const DEAD_REASON: &str = "kf-reason";
@@ -97,14 +99,15 @@ impl Delivery {
         &self.session
     }
 
-    /// Whether it is a copy that a worker put off.
-    pub fn is_put_off_copy(&self) -> bool {
-        self.message.headers.contains_key(PUT_OFF)
+    /// The id of the ledger whose worker has put it off, where it says that it is such a copy.
+    pub fn put_off_by(&self) -> Option<&str> {
+        self.message.headers.get(PUT_OFF).map(String::as_str)
     }
 
-    /// The id of the dead letter that was replayed, where it is one.
-    pub fn replay_of(&self) -> Option<&str> {
-        self.message.headers.get(REPLAY).map(String::as_str)
+    /// The dead letter that it says it is the replay of: its id, and the proof that stood in it.
+    pub fn replay_of(&self) -> Option<(&str, &str)> {
+        let header = |name| self.message.headers.get(name).map(String::as_str);
+        header(REPLAY).map(|dead_id| (dead_id, header(PROOF).unwrap_or_default()))
     }
 
     /// Publishes a result event, and a copy to the message's `reply_to`.
@@ -139,11 +142,11 @@ impl Delivery {
         self.span.send(&sent)
     }
 
-    /// Puts a copy into the dead letters, with why.
+    /// Puts a copy into the dead letters, with why, and with the proof by which its replay is recognised.
     ///
     /// # Errors
     /// Where the broker has not confirmed that the queue has it.
-    pub async fn dead_letter(&self, dead_id: &str, failure: &Failure) -> Result<(), PublishError> {
+    pub async fn dead_letter(&self, dead_id: &str, proof: &str, failure: &Failure) -> Result<(), PublishError> {
         let now = Timestamp::now();
         let mut headers = own_headers(&self.properties);
         let now = now.to_string();
@@ -152,6 +155,7 @@ impl Delivery {
             (DEAD_REASON, failure.reason.as_str()),
             (DEAD_DETAIL, failure.detail.as_str()),
             (DEAD_SINCE, now.as_str()),
+            (PROOF, proof),
         ];
         for (name, value) in notes {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -197,12 +201,17 @@ pub(super) fn message(body: Vec<u8>, properties: &BasicProperties) -> Message {
     }
 }
 
-/// The message's own headers, without the traces of its way through the queues, which only grow.
+/// The headers by which whoever publishes a message has the broker put copies into further queues. On a message of ours they
+/// would do so with our rights: into queues of the producer's choice, and in a circle.
+const ROUTING: [&str; 2] = ["CC", "BCC"];
+
+/// The message's own headers, without the traces of its way through the queues, which only grow, and without what would
+/// send it elsewhere.
 pub(super) fn own_headers(properties: &BasicProperties) -> FieldTable {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
         let name_of_broker = ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
-        if !name_of_broker.iter().any(|prefix| name.as_str().starts_with(prefix)) {
+        if !ROUTING.contains(&name.as_str()) && !name_of_broker.iter().any(|prefix| name.as_str().starts_with(prefix)) {
             headers.insert(name.clone(), value.clone());
         }
     }

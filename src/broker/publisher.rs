@@ -105,9 +105,13 @@ impl Publisher {
         }
     }
 
-    /// Publishes a reply: where nobody takes it, that is nobody's error.
+    /// Publishes a reply: where nobody takes it, or the queue that was named refuses it, that is nobody's error. The queue is
+    /// the sender's choice, and must hold up no one else.
     pub async fn reply(&self, outgoing: Outgoing<'_>) -> Result<(), PublishError> {
-        self.publish(outgoing, false).await.map(drop)
+        match self.publish(outgoing, false).await {
+            Ok(_) | Err(PublishError::Refused) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn publish(&self, outgoing: Outgoing<'_>, mandatory: bool) -> Result<Published, PublishError> {

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::Exit;
+use super::outcomes::shown;
 use crate::broker::{ConnectError, DeadLetter, DeadLetters, PublishError, Settings};
 use crate::command::{Decoded, decode};
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ use crate::outcome::Reason;
 #[derive(Subcommand)]
 pub enum Dead {
     /// List the dead letters.
+    #[command(after_help = "Examples:\n  kf-worker dead list\n  kf-worker dead list --reason unknown_official_account --json")]
     List {
         /// Only those with this reason.
         #[arg(long, value_parser = known_reason)]
@@ -25,6 +27,7 @@ pub enum Dead {
         json: bool,
     },
     /// Show one dead letter whole: its notes, headers and body.
+    #[command(after_help = "Example:\n  kf-worker dead show hire-4711/dead/0")]
     Show {
         id: String,
         /// As one JSON object.
@@ -32,6 +35,9 @@ pub enum Dead {
         json: bool,
     },
     /// Put dead letters back into the commands queue.
+    #[command(
+        after_help = "Examples:\n  kf-worker dead replay hire-4711/dead/0\n  kf-worker dead replay --reason unknown_official_account --dry-run\n  kf-worker dead replay --all"
+    )]
     Replay {
         #[command(flatten)]
         selection: Selection,
@@ -43,6 +49,7 @@ pub enum Dead {
         dry_run: bool,
     },
     /// Take dead letters out for good.
+    #[command(after_help = "Examples:\n  kf-worker dead drop hire-4711/dead/0\n  kf-worker dead drop --reason not_a_json_object")]
     Drop {
         #[command(flatten)]
         selection: Selection,
@@ -147,17 +154,18 @@ fn missing(selection: &Selection, chosen: &[DeadLetter]) -> Result<(), DeadError
 }
 
 fn list(letters: Vec<DeadLetter>, reason: Option<Reason>, as_json: bool) {
-    let shown: Vec<&DeadLetter> = letters.iter().filter(|letter| reason.is_none_or(|reason| letter.reason == reason.as_str())).collect();
-    let width = shown.iter().map(|letter| letter.id.len()).max().unwrap_or_default();
-    for letter in &shown {
+    let chosen: Vec<&DeadLetter> = letters.iter().filter(|letter| reason.is_none_or(|reason| letter.reason == reason.as_str())).collect();
+    let width = chosen.iter().map(|letter| letter.id.len()).max().unwrap_or_default();
+    for letter in &chosen {
         if as_json {
             super::print(format_args!("{}", notes(letter)));
         } else {
-            super::print(format_args!("{:width$}  {:30}  {}  {}", letter.id, letter.since, or_dash(&letter.reason), letter.detail));
+            let DeadLetter { id, since, reason, detail, .. } = letter;
+            super::print(format_args!("{:width$}  {:30}  {}  {}", shown(id), shown(since), shown(or_dash(reason)), shown(detail)));
         }
     }
     if !as_json {
-        super::tell(format_args!("{} of {} dead letters", shown.len(), letters.len()));
+        super::tell(format_args!("{} of {} dead letters", chosen.len(), letters.len()));
     }
 }
 
@@ -171,20 +179,21 @@ fn show(letters: Vec<DeadLetter>, id: &str, as_json: bool) -> Result<(), DeadErr
         super::print(format_args!("{whole}"));
         return Ok(());
     }
-    super::print(format_args!(
-        "id       {}\nreason   {}\nsince    {}\ndetail   {}",
-        letter.id,
-        or_dash(&letter.reason),
-        or_dash(&letter.since),
-        letter.detail
-    ));
+    let print = |name: &str, text: &str| super::print(format_args!("{name:8} {}", shown(text)));
+    print("id", &letter.id);
+    print("reason", or_dash(&letter.reason));
+    print("since", or_dash(&letter.since));
+    print("detail", &letter.detail);
     if let Some(message_id) = &letter.message.message_id {
-        super::print(format_args!("message_id  {message_id}"));
+        print("message_id ", message_id);
     }
     for (name, value) in letter.message.headers.iter().filter(|(name, _)| !name.starts_with("kf-")) {
-        super::print(format_args!("header   {name}: {value}"));
+        print("header", &format!("{name}: {value}"));
     }
-    super::print(format_args!("\n{body}"));
+    super::print("");
+    for line in body.lines() {
+        super::print(shown(line));
+    }
     Ok(())
 }
 

@@ -20,6 +20,15 @@ enum Sorted {
     Ends(Fate),
 }
 
+/// From whom a message comes, as far as can be told before it is read.
+enum Sender<'a> {
+    Producer,
+    /// A worker of this ledger: what it put off, or a dead letter of its own, put back. The ledger answers for these.
+    Ours(Option<&'a str>),
+    /// It says that it is such a copy, and this ledger knows nothing of it.
+    Stranger,
+}
+
 /// Where an accepted message goes.
 enum Next {
     Lane(Arc<Command>, Ticket),
@@ -79,21 +88,26 @@ impl Worker {
         }
     }
 
-    /// Who sent it comes first, then what it says. What the worker itself sent is authorised by its ledger entry.
+    /// Who sent it comes first, then what it says.
     fn sort(&self, delivery: &mut Delivery) -> Sorted {
-        let ours = delivery.is_put_off_copy() || delivery.replay_of().is_some();
-        if !ours && let Err(failure) = self.rules.check_sender(delivery.message.user_id.as_deref()) {
+        let ours = match self.sender(delivery) {
+            Sender::Stranger => return Sorted::Ends(settle::ledger_lost()),
+            Sender::Ours(replay_of) => Some(replay_of.map(str::to_owned)),
+            Sender::Producer => None,
+        };
+        if ours.is_none()
+            && let Err(failure) = self.rules.check_sender(delivery.message.user_id.as_deref())
+        {
             return Sorted::Ends(settle::not_authorised(&delivery.message, None, failure));
         }
         // A stranger's trace is not gone on with, as it may stand in the body.
         delivery.begin(&self.traces);
         let message = &delivery.message;
         let user = message.user_id.as_deref();
-        let (put_off, replay_of) = (delivery.is_put_off_copy(), delivery.replay_of());
         let command = match decode(message) {
             Decoded::Command(command) => command,
             Decoded::Unreadable(failure) => return Sorted::Ends(Fate::DeadLettered(failure)),
-            Decoded::Refused(_) if ours => return Sorted::Ends(settle::ledger_lost()),
+            Decoded::Refused(_) if ours.is_some() => return Sorted::Ends(settle::ledger_lost()),
             Decoded::Refused(refused) => {
                 return match self.rules.check_order(user, refused.given.action, refused.given.kf_account.as_deref()) {
                     Ok(()) => Sorted::Arrived(Arrived::Refused(Arc::new(refused)), Origin::Producer),
@@ -101,16 +115,28 @@ impl Worker {
                 };
             }
         };
-        let origin = match replay_of.map(|dead_id| generation_of_dead_letter(dead_id, &command.given.command_id)) {
-            Some(Some(generation)) => Origin::Replay(generation),
-            Some(None) => return Sorted::Ends(settle::ledger_lost()),
-            None if put_off => Origin::PutOff,
+        let origin = match ours {
+            Some(Some(dead_id)) => match generation_of_dead_letter(&dead_id, &command.given.command_id) {
+                Some(generation) => Origin::Replay(generation),
+                None => return Sorted::Ends(settle::ledger_lost()),
+            },
+            Some(None) => Origin::PutOff,
             None => match self.rules.check_order(user, Some(command.action), Some(command.account.as_str())) {
                 Ok(()) => Origin::Producer,
                 Err(failure) => return Sorted::Ends(settle::not_authorised(message, Some(&command.given), failure)),
             },
         };
         Sorted::Arrived(Arrived::Command(Arc::new(command)), origin)
+    }
+
+    /// From whom a message comes. Anybody can set a header: it counts where it holds what only this ledger's workers know.
+    fn sender<'a>(&self, delivery: &'a Delivery) -> Sender<'a> {
+        match (delivery.replay_of(), delivery.put_off_by()) {
+            (Some((dead_id, proof)), _) if proof == self.ledger.proof(dead_id) => Sender::Ours(Some(dead_id)),
+            (None, Some(ledger_id)) if ledger_id == self.ledger.id() => Sender::Ours(None),
+            (None, None) => Sender::Producer,
+            _ => Sender::Stranger,
+        }
     }
 
     /// Takes an accepted command in hand, unless its Official Account is slow and has its share of the window already:
@@ -138,7 +164,7 @@ impl Worker {
 
 /// When its producer sent what is taken for the first time, where the message says so.
 fn first_sent_at(delivery: &Delivery) -> Option<Timestamp> {
-    let comes_again = delivery.redelivered || delivery.is_put_off_copy() || delivery.replay_of().is_some();
+    let comes_again = delivery.redelivered || delivery.put_off_by().is_some() || delivery.replay_of().is_some();
     let seconds = delivery.message.timestamp.filter(|_| !comes_again)?;
     Timestamp::from_second(seconds.try_into().ok()?).ok()
 }

@@ -127,7 +127,7 @@ impl Worker {
     }
 
     async fn dead_letter(&self, delivery: &Delivery, dead_id: &str, failure: &Failure) -> Result<(), SettleError> {
-        delivery.dead_letter(dead_id, failure).await?;
+        delivery.dead_letter(dead_id, &self.ledger.proof(dead_id), failure).await?;
         self.metrics.dead_letter(failure.reason);
         delivery.span.reason(failure.reason.as_str());
         tracing::warn!(dead.id = dead_id, reason = %failure.reason, "a copy went to the dead letters");

@@ -6,7 +6,7 @@ use crate::support::broker::Message;
 use crate::support::eventually;
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Endpoint};
-use crate::support::worker::Settings;
+use crate::support::worker::{Settings, kf_worker};
 
 /// The user of every test's connection, as RabbitMQ ships it.
 const USER: &str = "guest";
@@ -193,5 +193,74 @@ async fn a_token_that_is_refused_again_pauses_the_official_account_until_it_answ
     let event = stage.events.of("c4").await;
     event.assert_succeeded("created");
     assert_eq!(event.attempts(), 1);
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_replays_a_command_who_can_not_read_the_dead_letters() {
+    let mut stage = Stage::new().await;
+    // Before there were rules an add was ordered, and failed.
+    let mut worker = stage.worker().await;
+    stage.wechat.next(Endpoint::Add, None, Answer::Errcode(65403));
+    let command = add("c1", "anna@test", "安娜");
+    stage.outcome(&command).await.assert_ended("failed", "nickname_refused");
+    let mut dead = stage.broker.dead().await;
+    let letter = dead.next().await;
+    assert_eq!(worker.terminate().await, Some(0));
+
+    // Whoever sends this may only delete.
+    let mut settings = stage.settings();
+    settings.publisher(USER, &["delete"], &["*@test"]).publisher("hr-onboarding", &["add"], &["*@test"]);
+    let worker = stage.worker_with(&settings).await;
+    let proof = letter.headers()["kf-dead-proof"].clone();
+    let replay = |proof: Option<&str>| {
+        let replay = Message::json(&command).user_id(USER).header("kf-replay", "c1/dead/0");
+        proof.into_iter().fold(replay, |replay, proof| replay.header("kf-dead-proof", proof))
+    };
+    for forged in [None, Some("00000000000000000000000000000000"), Some(&proof.replace(|c: char| c.is_ascii_digit(), "a"))] {
+        stage.broker.publish(replay(forged)).await;
+        assert_eq!(dead.next().await.headers()["kf-reason"], "ledger_lost");
+    }
+    assert_eq!(stage.wechat.changes("anna@test"), [Endpoint::Add]);
+    // Whoever can read them could have read the proof as well.
+    stage.broker.publish(replay(Some(&proof))).await;
+    stage.events.of("c1").await.assert_succeeded("created");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_put_off_copy_brings_nobody_a_result() {
+    let mut stage = Stage::new().await;
+    let mut settings = stage.settings();
+    settings.publisher(USER, &["add"], &["*@test"]);
+    let worker = stage.worker_with(&settings).await;
+    let mut dead = stage.broker.dead().await;
+    let mut replies = stage.broker.replies().await;
+    let command = add("c1", "anna@test", "安娜");
+    stage.broker.publish(Message::json(&command).user_id(USER)).await;
+    stage.events.of("c1").await.assert_succeeded("created");
+    // The same content without a sender, as somebody might guess it.
+    let forged = Message::json(&command).header("kf-put-off", "invented").reply_to(replies.queue.as_str());
+    stage.broker.publish(forged).await;
+    assert_eq!(dead.next().await.headers()["kf-reason"], "ledger_lost");
+    assert_eq!(replies.rest().await.len(), 0, "nothing is told to whoever has guessed it");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_mended_rule_allows_to_the_operator_is_carried_out_by_a_replay() {
+    let mut stage = Stage::new().await;
+    let mut settings = stage.settings();
+    settings.publisher("hr-onboarding", &["add"], &["*@test"]);
+    let mut worker = stage.worker_with(&settings).await;
+    stage.broker.publish(Message::json(&add("c1", "anna@test", "安娜")).user_id(USER)).await;
+    eventually("it is refused", async || (stage.broker.ready("dead").await == Some(1)).then_some(())).await;
+    assert_eq!(worker.terminate().await, Some(0));
+    settings.publisher(USER, &["add"], &["*@test"]);
+    let worker = stage.worker_with(&settings).await;
+    let replayed = kf_worker().arg("--config").arg(worker.config()).args(["dead", "replay", "--reason", "not_authorised"]).output();
+    assert!(replayed.await.expect("the program runs").status.success());
+    stage.events.of("c1").await.assert_succeeded("created");
+    assert_eq!(stage.broker.ready("dead").await, Some(0));
     assert_eq!(stage.settle(worker).await.len(), 0);
 }

@@ -33,6 +33,7 @@ mod results;
 mod secrets;
 mod send;
 mod shutdown;
+mod snares;
 mod status_page;
 mod systemd;
 mod tls;
