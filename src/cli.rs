@@ -3,6 +3,8 @@
 mod check;
 mod completions;
 mod dead;
+#[cfg(test)]
+mod documents;
 mod drift;
 mod healthcheck;
 mod ledger;
@@ -40,7 +42,7 @@ use crate::ledger::Place;
 /// Adds and deletes WeChat customer-service accounts on command from RabbitMQ, each command exactly one outcome.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 a needed service can't be reached, 78 configuration.")]
+#[command(after_help = EXAMPLES)]
 struct Arguments {
     /// The configuration file (TOML). Every key can also come from the environment: KF_AMQP__URL and so on.
     #[arg(long, global = true, env = "KF_CONFIG", value_name = "FILE", help_heading = "Options of every subcommand")]
@@ -52,9 +54,18 @@ struct Arguments {
     subcommand: Command,
 }
 
+/// What stands below the help of the program.
+const EXAMPLES: &str = "Examples:
+  kf-worker check --config kf-worker.toml
+  kf-worker run --config kf-worker.toml
+  kf-worker send add anna@test 安娜 --id hire-4711 --wait
+
+Exit codes: 0 done, 1 failed, 2 usage, 69 a needed service can't be reached, 78 configuration.";
+
 #[derive(Subcommand)]
 enum Command {
     /// Take commands and carry them out, until SIGTERM or SIGINT.
+    #[command(after_help = run::EXAMPLES)]
     Run,
     /// Read the configuration and tell every fault in it.
     Check,
@@ -64,12 +75,13 @@ enum Command {
         what: dead::Dead,
     },
     /// Print what a shell needs to complete this program's words.
-    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    #[command(after_help = completions::EXAMPLES)]
     Completions {
         /// The shell that is to read it.
         shell: Shell,
     },
     /// Compare WeChat's accounts with what the commands asked for. Nothing is changed; exit code 1 where they differ.
+    #[command(after_help = drift::EXAMPLES)]
     Drift {
         /// Only these Official Accounts, by WeChat ID; all that are configured where none is given.
         #[arg(value_name = "WECHAT_ID")]
@@ -79,6 +91,7 @@ enum Command {
         json: bool,
     },
     /// Ask the worker that runs here whether it can do its work, and print why not; exit code 1 where it can't.
+    #[command(after_help = healthcheck::EXAMPLES)]
     Healthcheck {
         /// Ask only whether it is alive: whether nothing but a restart would help.
         #[arg(long)]
@@ -90,7 +103,7 @@ enum Command {
         what: ledger::LedgerCommand,
     },
     /// Print the manual page, or write all of them into a folder.
-    #[command(after_help = "Examples:\n  kf-worker man | man -l -\n  kf-worker man /usr/local/share/man/man1")]
+    #[command(after_help = manual::EXAMPLES)]
     Man {
         /// Where to write a page for the program and for each subcommand.
         folder: Option<PathBuf>,
@@ -101,9 +114,10 @@ enum Command {
         what: partitions::What,
     },
     /// Send commands to the workers: one, or a file of them.
-    #[command(after_help = SEND_EXAMPLES)]
+    #[command(after_help = send::EXAMPLES)]
     Send(send::Send),
     /// Show the outcome of a command from the ledger.
+    #[command(after_help = result::EXAMPLES)]
     Result {
         /// The command's id.
         command_id: String,
@@ -124,17 +138,6 @@ enum Command {
         json: bool,
     },
 }
-
-const COMPLETIONS_EXAMPLES: &str = "Examples:
-  kf-worker completions bash > /etc/bash_completion.d/kf-worker
-  kf-worker completions zsh > \"${fpath[1]}/_kf-worker\"
-  kf-worker completions fish > ~/.config/fish/completions/kf-worker.fish";
-
-const SEND_EXAMPLES: &str = "Examples:
-  kf-worker send add anna@test 安娜 --id hire-4711 --wait
-  kf-worker send delete anna@test --id leave-4711 --wait --timeout 2m
-  kf-worker send --file hires.csv --dry-run
-  kf-worker send --file hires.csv --wait --failed not-hired.csv";
 
 /// Prints a line of data. Where nobody reads any more (`… | head`) the program ends, since its work is for the reader.
 fn print(line: impl fmt::Display) {

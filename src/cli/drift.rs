@@ -14,6 +14,13 @@ use crate::metrics::Metrics;
 use crate::traces::Traces;
 use crate::wechat::WeChat;
 
+/// What stands below its help.
+pub const EXAMPLES: &str = "Examples:
+  kf-worker drift
+  kf-worker drift test other --json
+
+Exit codes: 0 nothing differs, 1 something does, 69 WeChat or the ledger can't be reached, 78 configuration.";
+
 /// Lists asked for at the same time.
 const AT_ONCE: usize = 8;
 

@@ -5,6 +5,13 @@ use std::path::Path;
 use super::Exit;
 use crate::{admin, config};
 
+/// What stands below its help.
+pub const EXAMPLES: &str = "Examples:
+  kf-worker healthcheck
+  kf-worker healthcheck --live
+
+Exit codes: 0 it is well, 1 it is not or does not answer.";
+
 /// Prints what the admin port answers; the exit code is 1 where that is anything but well, or nothing.
 ///
 /// Of the configuration it reads only where the port is: a worker that runs is not worse for a file that is being changed.

@@ -16,6 +16,9 @@ pub enum LedgerCommand {
     /// Copy the ledger of a file into a database, check that nothing is missing, and put the database to use in its place.
     ///
     /// Stop the worker first. When interrupted, run it again: it goes on where it was.
+    #[command(
+        after_help = "Examples:\n  kf-worker ledger migrate --from sqlite:/var/lib/kf-worker/kf-ledger.db --to postgres://kf@db.example/kf?sslmode=verify-full\n  kf-worker ledger migrate --from sqlite:kf-ledger.db --abandon"
+    )]
     Migrate {
         /// The file: sqlite:PATH.
         #[arg(long, value_name = "URL")]
@@ -32,6 +35,7 @@ pub enum LedgerCommand {
         json: bool,
     },
     /// Forget outcomes older than `ledger.retention` now. Running workers do so every hour.
+    #[command(after_help = "Example:\n  kf-worker ledger prune")]
     Prune {
         /// Print how many as JSON.
         #[arg(long)]

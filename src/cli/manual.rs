@@ -8,6 +8,11 @@ use clap_mangen::{Man, generate_to};
 
 use super::Exit;
 
+/// What stands below its help.
+pub const EXAMPLES: &str = "Examples:
+  kf-worker man | man -l -
+  kf-worker man /usr/local/share/man/man1";
+
 /// Prints the page of the program, or writes a page for it and for each of its subcommands into a folder.
 pub fn manual(program: Command, folder: Option<&Path>) -> Exit {
     match folder {

@@ -13,12 +13,14 @@ use crate::broker::{ConnectError, Partitions, QueueState, State};
 #[derive(Subcommand)]
 pub enum What {
     /// Show how many there are, and what each of them holds.
+    #[command(after_help = "Example:\n  kf-worker partitions show --json")]
     Show {
         /// As one JSON object.
         #[arg(long)]
         json: bool,
     },
     /// Change their number. No command is lost or overtaken, and producers may go on; what they send meanwhile is parked.
+    #[command(after_help = "Example:\n  kf-worker partitions set 4 --wait 2h")]
     Set {
         /// How many queues the commands are spread over from now on.
         #[arg(value_parser = clap::value_parser!(u16).range(1..=1_000))]

@@ -4,6 +4,13 @@ use super::Exit;
 use super::outcomes::{Lines, shown};
 use crate::ledger::{Lookup, Place, Reader};
 
+/// What stands below its help.
+pub const EXAMPLES: &str = "Examples:
+  kf-worker result hire-4711
+  kf-worker result hire-4711 --json
+
+Exit codes: 0 it has an outcome, 1 it has none yet or is not known, 69 the ledger can't be reached, 78 there is none.";
+
 /// Shows an outcome. A command that is unknown or unfinished is told as such, with exit code 1.
 pub fn show(place: &Place, command_id: &str, json: bool) -> Exit {
     let found = super::in_runtime(async {

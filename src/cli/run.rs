@@ -13,6 +13,13 @@ use crate::config::{self, Faults, SecretFiles};
 use crate::ledger::LedgerError;
 use crate::supervisor::GaveUp;
 
+/// What stands below its help.
+pub const EXAMPLES: &str = "Examples:
+  kf-worker run --config /etc/kf-worker.toml
+  kf-worker run --config /etc/kf-worker.toml --log-format json
+
+SIGTERM and SIGINT end it in order within `worker.drain`, a second one at once. SIGHUP reads Official Accounts and passwords again.";
+
 /// How often it is looked whether a file with a secret has changed.
 const LOOK: Duration = Duration::from_secs(2);
 

@@ -21,6 +21,16 @@ use delivery::{Delivery, Progress};
 use order::{Fields, Order};
 use report::{Report, Summary};
 
+/// What stands below its help.
+pub const EXAMPLES: &str = "Examples:
+  kf-worker send add anna@test 安娜 --id hire-4711 --wait
+  kf-worker send delete anna@test --id leave-4711 --wait --timeout 2m
+  kf-worker send --file hires.csv --dry-run
+  kf-worker send --file hires.csv --wait --failed not-hired.csv
+
+Exit codes: 0 all is sent (with --wait: has succeeded); 1 something did not succeed, has no result yet, or was there before (see
+--resume); 2 a rule is broken; 69 the broker can't be reached; 78 it refuses.";
+
 /// What to send.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]

@@ -17,6 +17,7 @@ mod dashboards;
 mod dead;
 mod fleet;
 mod healthcheck;
+mod help;
 mod hosts;
 mod isolation;
 mod layout;
