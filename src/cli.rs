@@ -14,6 +14,7 @@ mod partitions;
 mod result;
 mod results;
 mod run;
+mod schema;
 mod send;
 mod watch;
 mod when;
@@ -137,6 +138,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what commands and results look like, as JSON for validators and generators of code. Needs no configuration.
+    #[command(after_help = "Example:\n  kf-worker schema command > command.json")]
+    Schema {
+        /// Which document.
+        #[arg(value_enum, default_value_t = schema::Name::Asyncapi)]
+        document: schema::Name,
+    },
 }
 
 /// Prints a line of data. Where nobody reads any more (`… | head`) the program ends, since its work is for the reader.
@@ -231,6 +239,7 @@ fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, 
         Command::Result { command_id, json } => result::show(&configuration.ledger()?, &command_id, json),
         Command::Results(asked) => results::results(&configuration, &asked)?,
         Command::Watch { filter, json } => watch::watch(&configuration.broker()?, &filter, json),
+        Command::Schema { document } => schema::schema(document),
     })
 }
 

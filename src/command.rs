@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -105,12 +106,16 @@ impl Given {
     }
 }
 
-/// A well-formed `<prefix>@<wechat_id>`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A well-formed `<prefix>@<wechat_id>`: 1 to 10 of `A-Z a-z 0-9 _`, and the Official Account's own WeChat ID of 1 to 30
+/// of `A-Z a-z 0-9 _ -`.
+// The second rule says nothing new, save where `$` also matches before a line break at the end, as in Python.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(extend("pattern" = "^[A-Za-z0-9_]{1,10}@[A-Za-z0-9_-]{1,30}$", "not" = { "pattern": "[^A-Za-z0-9_@-]" }))]
+#[schemars(extend("examples" = ["test1@test"]))]
 pub struct KfAccount(String);
 
 impl KfAccount {
-    /// Takes 1 to 10 of `A-Z a-z 0-9 _`, an `@`, and 1 to 30 of `A-Z a-z 0-9 _ -`.
+    /// Takes what has this form.
     pub fn parse(text: &str) -> Option<Self> {
         let (prefix, wechat_id) = text.split_once('@')?;
         let word = |text: &str, most: usize, dash: bool| {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -12,6 +13,12 @@ use crate::outcome::{Action, Effect, Outcome, Reason, Status};
 
 /// The content type of every event.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+/// The version of CloudEvents.
+pub const SPEC_VERSION: &str = "1.0";
+/// Who all events are from.
+pub const SOURCE: &str = "kf-worker";
+/// What kind of text `data` is.
+const DATA_CONTENT_TYPE: &str = "application/json";
 
 /// A concluded command: all that is needed to publish its event, again and again the same.
 #[derive(Debug, Clone)]
@@ -41,40 +48,70 @@ pub enum Identity {
     NotAuthorised(Content),
 }
 
-/// What the producer gave and what became of it: the event's `data`.
-#[derive(Serialize)]
-struct Data<'a> {
+/// The `data` of a result event: what the producer gave, as far as it could be read, and what became of it. What was not
+/// given is left out. New fields may come with a new version: read those that you know.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResultData")]
+pub struct Data<'a> {
+    /// The id of the command, by which a producer finds its result.
+    #[schemars(length(min = 1, max = 128))]
     command_id: &'a str,
+    /// Left out where it was neither `add` nor `delete`.
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<Action>,
+    /// As given, even where it was not well-formed.
     #[serde(skip_serializing_if = "Option::is_none")]
     kf_account: Option<&'a str>,
+    /// As given, even where it broke a rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     nickname: Option<&'a str>,
+    /// The producer's own order of this account's commands.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     revision: Option<i64>,
+    /// The producer's own, in the producer's own spelling.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     meta: Option<&'a RawValue>,
     status: Status,
+    /// With `succeeded`, and only then.
     #[serde(skip_serializing_if = "Option::is_none")]
     effect: Option<Effect>,
-    /// Left out where it does not, or where WeChat's list was not asked.
+    /// `true` where an `add` found the account with another nickname. Left out where it did not, or where WeChat's list was
+    /// not asked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("const" = true))]
     nickname_differs: bool,
+    /// With every status but `succeeded`, and only then.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorData<'a>>,
+    /// Calls to WeChat begun for this command, all deliveries and replays together.
     attempts: u32,
+    /// When the worker first had it; RFC 3339, UTC.
+    #[schemars(with = "Instant")]
     received_at: Timestamp,
+    /// When this outcome was reached; RFC 3339, UTC.
+    #[schemars(with = "Instant")]
     finished_at: Timestamp,
 }
 
-#[derive(Serialize)]
+/// Why a command did not succeed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ResultError")]
 struct ErrorData<'a> {
     reason: Reason,
+    /// WeChat's number, where it answered.
     errcode: Option<i64>,
+    /// WeChat's text, where it answered; its `rid` is what WeChat's support asks for.
     errmsg: Option<&'a str>,
+    /// What is wrong and what to do, in a sentence for people.
     detail: &'a str,
 }
+
+/// How a time is written.
+#[derive(JsonSchema)]
+#[schemars(inline, extend("format" = "date-time", "pattern" = "Z$"))]
+struct Instant(#[expect(dead_code, reason = "only its schema is used")] String);
 
 /// The story of a command in numbers.
 #[derive(Debug, Clone, Copy)]
@@ -159,17 +196,32 @@ pub struct Event {
     pub body: Vec<u8>,
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
+/// The result of a command: a CloudEvent 1.0 in structured form. New attributes and fields may come with a new version: read
+/// those that you know.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Result")]
+pub struct Envelope<'a> {
+    #[schemars(extend("const" = SPEC_VERSION))]
     specversion: &'a str,
+    /// Derived from the command's id, and the same however often the event comes: drop what you have seen. A dead letter
+    /// that is replayed ends in an event with an id of its own.
+    #[schemars(length(min = 1))]
     id: &'a str,
+    #[schemars(extend("const" = SOURCE))]
     source: &'a str,
+    /// `kf.<action>.<status>`, whatever `amqp.prefix` is; `kf.unknown.rejected` where the action could not be read.
     #[serde(rename = "type")]
     kind: &'a str,
+    /// The `kf_account` of the command, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     subject: Option<&'a str>,
+    /// When the outcome was reached; RFC 3339, UTC.
+    #[schemars(with = "Instant")]
     time: Timestamp,
+    #[schemars(extend("const" = DATA_CONTENT_TYPE))]
     datacontenttype: &'a str,
+    #[schemars(with = "Data<'a>")]
     data: &'a RawValue,
 }
 
@@ -239,14 +291,14 @@ impl Conclusion {
         let routing_key = format!("{}.{}", self.action.map_or("unknown", Action::as_str), self.status);
         let kind = format!("kf.{routing_key}");
         let body = serde_json::to_vec(&Envelope {
-            specversion: "1.0",
+            specversion: SPEC_VERSION,
             id: &id,
-            source: "kf-worker",
+            source: SOURCE,
             kind: &kind,
             // CloudEvents asks for a subject that is not empty.
             subject: self.kf_account.as_deref().filter(|subject| !subject.is_empty()),
             time: self.finished_at,
-            datacontenttype: "application/json",
+            datacontenttype: DATA_CONTENT_TYPE,
             data: serde_json::from_str(&self.data)?,
         })?;
         Ok(Event { id, kind, routing_key, command_id: self.command_id.clone(), time: self.finished_at, body })

@@ -16,6 +16,7 @@
 //! | [`worker`] | the story: take deliveries, carry one command to its outcome, settle |
 //! | [`supervisor`] | one session with the broker after the other, and the orderly end |
 //! | [`command`], [`outcome`], [`event`] | pure: bytes → command, the closed word lists, the published event |
+//! | [`schema`] | what commands and results look like, for machines: JSON Schemas and an AsyncAPI document |
 //! | [`retry`] | pure: what becomes of a command whose attempt has failed |
 //! | [`lanes`] | one at a time for each account, lowest position first |
 //! | [`calls`] | who may call WeChat next: fair among Official Accounts |
@@ -69,6 +70,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod readiness;
 pub mod retry;
+pub mod schema;
 pub mod secret;
 pub mod simulator;
 pub mod supervisor;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+
 /// How a command ended. There is no other ending: a command is either unfinished or has one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -160,6 +162,7 @@ pub(crate) use words;
 
 words! {
     /// What a command asks for.
+    #[derive(JsonSchema)]
     Action {
         /// The account shall exist.
         Add = "add",
@@ -194,16 +197,22 @@ impl Scope {
 
 words! {
     /// How a command ended, in a word.
+    #[derive(JsonSchema)]
     Status {
+        /// The wanted state holds.
         Succeeded = "succeeded",
+        /// It was tried, or can't be tried with today's configuration, and will not be tried again.
         Failed = "failed",
+        /// It was never tried: the command itself is wrong, or its sender may not order it.
         Rejected = "rejected",
+        /// It was never finished: a newer command for the same account was accepted.
         Superseded = "superseded",
     }
 }
 
 words! {
     /// What a success changed.
+    #[derive(JsonSchema)]
     Effect {
         /// This command made the account.
         Created = "created",
@@ -218,6 +227,7 @@ words! {
 
 words! {
     /// Why a command did not succeed, or why it waits.
+    #[derive(JsonSchema)]
     Reason {
         // The message itself is wrong.
         /// The body is not a JSON object (broken, not UTF-8, or something else).

@@ -32,10 +32,10 @@ pub(super) const REPLAY: &str = "kf-replay";
 /// By this the ledger that knows the command of a dead letter recognises its replay: it stands in the dead letter.
 const PROOF: &str = "kf-dead-proof";
 /// What a dead letter carries besides its own headers.
-pub(super) const DEAD_ID: &str = "kf-dead-id";
-pub(super) const DEAD_REASON: &str = "kf-reason";
-pub(super) const DEAD_DETAIL: &str = "kf-detail";
-pub(super) const DEAD_SINCE: &str = "kf-failed-at";
+pub const DEAD_ID: &str = "kf-dead-id";
+pub const DEAD_REASON: &str = "kf-reason";
+pub const DEAD_DETAIL: &str = "kf-detail";
+pub const DEAD_SINCE: &str = "kf-failed-at";
 
 /// A message that was delivered and is not yet acknowledged. Dropped without a word, it is delivered again when its
 /// session ends.

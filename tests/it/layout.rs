@@ -10,7 +10,7 @@ const EDGES: [&str; 3] = ["wechat", "ledger", "broker"];
 /// Who may import the configuration.
 const CONFIGURED: [&str; 4] = ["config", "cli", "main", "lib"];
 /// Each vendor crate and the one room that knows it; two more speak HTTP: one to a collector alone, one to its own kind.
-const VENDORS: [(&str, &[&str]); 14] = [
+const VENDORS: [(&str, &[&str]); 15] = [
     ("lapin", &["broker"]),
     ("reqwest", &["wechat", "traces", "admin"]),
     ("rusqlite", &["ledger"]),
@@ -26,6 +26,8 @@ const VENDORS: [(&str, &[&str]); 14] = [
     ("opentelemetry_otlp", &["traces"]),
     ("backoff", &["retry"]),
     ("sd_notify", &["systemd"]),
+    // Schemas are derived where the types are, and put together in one place.
+    ("schemars", &["schema", "command", "outcome", "event"]),
 ];
 
 /// A source file of the crate.

@@ -31,6 +31,7 @@ mod private_postgres;
 mod reading_back;
 mod reload;
 mod results;
+mod schema;
 mod secrets;
 mod send;
 mod shutdown;
