@@ -1,8 +1,10 @@
 //! A thin AMQP client for tests: publishes commands, reads events and dead letters, counts messages.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::LazyLock;
 
 use futures_util::StreamExt;
+use jsonschema::Validator;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
@@ -303,17 +305,39 @@ impl From<Delivery> for Received {
             data: Box<RawValue>,
         }
         let data = serde_json::from_slice::<OnlyData>(&delivery.data);
-        Self {
+        let received = Self {
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
             json: serde_json::from_slice(&delivery.data).unwrap_or(Value::Null),
             data: data.map(|only| only.data.get().to_owned()).unwrap_or_default(),
             bytes: delivery.data,
+        };
+        if received.is_result() {
+            received.assert_fits_its_schema();
         }
+        received
     }
 }
 
+/// The published schema of results.
+static RESULT: LazyLock<Validator> = LazyLock::new(|| {
+    let schema = serde_json::from_str(include_str!("../../../docs/schemas/result.json")).expect("the schema is JSON");
+    jsonschema::options().should_validate_formats(true).build(&schema).expect("the schema is one")
+});
+
 impl Received {
+    /// Whether it tells a result, as an event or a reply; a dead letter is whatever its sender made of it.
+    fn is_result(&self) -> bool {
+        let kind = self.property(BasicProperties::content_type).unwrap_or_default();
+        kind.starts_with("application/cloudevents+json") && !self.headers().contains_key("kf-dead-id")
+    }
+
+    #[track_caller]
+    fn assert_fits_its_schema(&self) {
+        let faults: Vec<String> = RESULT.iter_errors(&self.json).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
+        assert!(faults.is_empty(), "an event does not fit docs/schemas/result.json:\n{}\n{:#}", faults.join("\n"), self.json);
+    }
+
     /// A field of the event's `data`; null where it isn't there.
     pub fn field(&self, name: &str) -> &Value {
         &self.json["data"][name]
