@@ -13,8 +13,8 @@ help:
 	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
 	@echo 'make scaling       a benchmark: commands a second of one, two and three workers, of a queue and of either ledger'
 	@echo 'make image-test    builds the image without a Docker daemon, and runs it as locked down as an operator would'
-	@echo 'make validate      holds the files for Compose, Kubernetes, systemd and Docker to their own validators'
-	@echo 'make reference     docs/metrics.md written anew from the code'
+	@echo 'make validate      holds the files for Compose, Kubernetes, systemd and Docker, and the AsyncAPI document, to their own validators'
+	@echo 'make reference     docs/metrics.md, docs/schemas/ and docs/asyncapi.json written anew from the code'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
 	@echo 'All but reference, lint, image-test and validate install RabbitMQ with apt where it is missing; test, fleet and scaling PostgreSQL and'

@@ -6,7 +6,7 @@
 # Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. With `servers`
 # PostgreSQL and PgBouncer are needed too, and all of them here whatever is named, for runs that kill servers of their own.
 # With `tests` also Prometheus, which judges the alerts and dashboards, Chromium, which looks at the status page, and OpenSSL.
-# With `validation` nothing but what judges the files under deploy/.
+# With `validation` nothing but what judges the files under deploy/ and the AsyncAPI document.
 set -uo pipefail
 
 fail() {
@@ -17,9 +17,9 @@ fail() {
 command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs."
 command -v cc >/dev/null || fail "A C compiler (cc) is missing: install one, on Debian with \`apt-get install gcc libc6-dev\`."
 
-# For each of Debian's packages: what people call it and where it puts its program.
+# For each of Debian's packages: what people call it, and its program, or the place where it puts it.
 declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer [prometheus]=Prometheus [chromium]=Chromium
-    [systemd]=systemd [openssl]=OpenSSL [python3-venv]="Python's venv")
+    [systemd]=systemd [openssl]=OpenSSL [python3-venv]="Python's venv" [nodejs]=Node.js [npm]=npm)
 declare -A program=(
     [rabbitmq-server]='/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server'
     [postgresql]='/usr/lib/postgresql/*/bin/initdb'
@@ -29,13 +29,21 @@ declare -A program=(
     [systemd]='/usr/bin/systemd-analyze'
     [openssl]='/usr/bin/openssl'
     [python3-venv]='/usr/lib/python3*/ensurepip/__init__.py'
+    [nodejs]=node
+    [npm]=npm
 )
-is_there() { compgen -G "${program[$1]}" >/dev/null; }
+# Where only a name stands, any place on the path will do: Node.js often comes from elsewhere than Debian.
+is_there() {
+    case ${program[$1]} in
+    /*) compgen -G "${program[$1]}" ;;
+    *) command -v "${program[$1]}" ;;
+    esac >/dev/null
+}
 
 case "${1:-}" in
 tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium openssl) ;;
 servers) needed=(rabbitmq-server postgresql pgbouncer) ;;
-validation) needed=(prometheus systemd openssl python3-venv) ;;
+validation) needed=(prometheus systemd openssl python3-venv nodejs npm) ;;
 *) if [ -n "${KF_AMQP__URL:-}" ]; then needed=(); else needed=(rabbitmq-server); fi ;;
 esac
 missing=()

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Checks everything under deploy/ that other programs read: schemas, rights, and that the worker takes what it would be started with.
+# Checks everything under deploy/ that other programs read: schemas, rights, and that the worker takes what it would be started with;
+# and the AsyncAPI document of its messages.
 #
 #   deploy/validate.sh [ROOT]
 #
 # ROOT is the repository, this one by default; another one is for showing that a check can fail. Prints a line for each check.
-# Installs nothing but a Python environment in target/validate; the worker is built where it is not, or taken from the folder
+# Installs nothing but Python's and Node's packages in target/validate; the worker is built where it is not, or taken from the folder
 # that KF_PROGRAMS names. Exit code 1 where a check fails, after all of them; 69 where something is missing to check with.
 set -uo pipefail
 
@@ -20,6 +21,8 @@ command -v promtool >/dev/null || missing+=(prometheus)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v openssl >/dev/null || missing+=(openssl)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then
     echo "validate: to check with, Debian's packages are missing: apt-get install ${missing[*]}" >&2
     exit 69
@@ -35,6 +38,18 @@ if [ ! -e "$tools/complete" ]; then
         exit 69
     fi
     touch "$tools/complete"
+fi
+# The same from npm. No package needs to run anything to be installed, and one of them would tell its maker of it.
+modules=$work/node-$(sha256sum <"$checks/package-lock.json" | cut -c1-12)
+if [ ! -e "$modules/complete" ]; then
+    rm -rf "$work"/node-*
+    mkdir -p "$modules"
+    cp "$checks/package.json" "$checks/package-lock.json" "$modules"
+    if ! (cd "$modules" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2); then
+        echo "validate: the AsyncAPI parser can't be installed from npm" >&2
+        exit 69
+    fi
+    touch "$modules/complete"
 fi
 programs=${KF_PROGRAMS:-$repository/target/debug}
 [ -n "${KF_PROGRAMS:-}" ] || (cd "$repository" && cargo build --locked --quiet --bins) || exit 69
@@ -154,6 +169,7 @@ check "kubernetes: the PrometheusRule is the alerts (promtool)" same_rules
 overlays=("$rendered"/{single,fleet,fleet-autoscaled,set-partitions,move}.yaml)
 check "kubernetes: rights, probes, secrets, reach, time to end" python kubernetes.py "$root" "${overlays[@]}"
 check "the worker takes every configuration and command line" python configuration.py "$root" "$(realpath "$programs")" "${overlays[@]}"
+check "docs/asyncapi.json (AsyncAPI's parser)" node "$checks/asyncapi.mjs" "$modules/node_modules" "$root/docs/asyncapi.json"
 if [ -e "$root/Dockerfile" ]; then check "Dockerfile (hadolint)" "$tools/bin/hadolint" "$root/Dockerfile"; fi
 if [ -e "$unit" ]; then
     check "kf-worker.service (systemd-analyze verify)" unit_is_sound
