@@ -1,8 +1,11 @@
 //! Assembles the parts' settings from file and environment, checks them together, and reports every fault at once.
 
+mod faults;
+mod file;
 mod official_accounts;
 mod reader;
 mod secret_files;
+mod secrets;
 mod tls;
 mod traces;
 
@@ -20,7 +23,7 @@ use reader::Reader;
 use tls::{read_authorities, read_broker_tls};
 use traces::read_traces;
 
-pub use reader::{Fault, Faults};
+pub use faults::{Fault, Faults};
 pub use secret_files::{Exposed, SecretFiles};
 
 /// The complete example: every key with its default and what it means.

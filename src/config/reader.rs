@@ -1,92 +1,25 @@
 //! Takes values by their full key from the file and the environment, and keeps account of faults and of what nobody took.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
+use super::faults::{Fault, Faults};
+use super::file::{Entry, Origin, Value, read_file};
 use super::secret_files::SecretFiles;
-use crate::secret::Secret;
-
-/// Something wrong with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The full key (`retry.max_age`), or empty where the file as a whole is meant.
-    pub key: String,
-    /// Where its value was given.
-    pub origin: Option<Origin>,
-    /// What is wrong and what to do, never the value of a secret.
-    pub what: String,
-}
-
-/// Every fault that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults(pub Vec<Fault>);
-
-/// Where a value was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    File { path: PathBuf, line: usize },
-    Environment(String),
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (count, noun) = (self.0.len(), if self.0.len() == 1 { "fault" } else { "faults" });
-        write!(formatter, "the configuration has {count} {noun}:")?;
-        for Fault { key, origin, what } in &self.0 {
-            formatter.write_str("\n  ")?;
-            match origin {
-                Some(Origin::File { path, line }) => write!(formatter, "{}:{line}: ", path.display())?,
-                Some(Origin::Environment(name)) => write!(formatter, "environment {name}: ")?,
-                None => {}
-            }
-            if !key.is_empty() {
-                write!(formatter, "{key}: ")?;
-            }
-            formatter.write_str(what)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Faults {}
-
-/// A value as it was given.
-#[derive(Debug, Clone)]
-enum Value {
-    Text(String),
-    Integer(i64),
-    Fraction(f64),
-    Flag(bool),
-    List(Vec<String>),
-    /// From the environment: what it is meant to be, the taker knows.
-    Environment(String),
-    /// Something that no key takes; the word names it.
-    Other(&'static str),
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    value: Value,
-    origin: Origin,
-}
 
 /// All given values by full key; entries of `[[table]]` lists are counted from 0 (`official_account.0.app_id`).
 pub struct Reader {
-    entries: BTreeMap<String, Entry>,
+    pub(super) entries: BTreeMap<String, Entry>,
     /// Keys that somebody asked for, whether given or not.
-    known: BTreeSet<String>,
+    pub(super) known: BTreeSet<String>,
     /// Where the entries of a list came from that have a file of their own.
     files: BTreeMap<String, Origin>,
     /// Where systemd has put what its unit calls credentials.
-    credentials: Option<PathBuf>,
-    secret_files: SecretFiles,
-    faults: Vec<Fault>,
+    pub(super) credentials: Option<PathBuf>,
+    pub(super) secret_files: SecretFiles,
+    pub(super) faults: Vec<Fault>,
 }
 
 impl Reader {
@@ -163,68 +96,6 @@ impl Reader {
             self.fault(key, "is empty");
         }
         text
-    }
-
-    /// A secret that must be given, here or in the file that `<key>_file` names.
-    pub fn secret(&mut self, key: &str) -> Secret {
-        let text = self.secret_or(key, "", |_| true);
-        if text.is_empty() && !self.faults.iter().any(|fault| fault.key.starts_with(key)) {
-            self.fault(key, format!("is missing; give it, or `{key}_file`"));
-        }
-        Secret::from(text)
-    }
-
-    /// A text that may hold a secret, so that it can also stand in a file of its own.
-    pub fn secret_or(&mut self, key: &str, default: &str, is_secret: impl FnOnce(&str) -> bool) -> String {
-        let file_key = format!("{key}_file");
-        let (here, there) = (self.entries.get(key).cloned(), self.entries.get(&file_key).cloned());
-        let in_environment = |entry: &Entry| matches!(entry.origin, Origin::Environment(_));
-        let path = self.text(&file_key, "");
-        let text = self.text(key, default);
-        if let Some(Entry { origin: Origin::File { path, .. }, .. }) = here.as_ref().filter(|_| is_secret(&text)) {
-            self.secret_files.shared(path);
-        }
-        match (here, there) {
-            (_, None) => text,
-            // The environment goes before the file, also between the two ways to give a secret.
-            (Some(here), Some(there)) if in_environment(&here) == in_environment(&there) => {
-                self.fault(&file_key, format!("is given beside `{key}`; give one of them"));
-                text
-            }
-            (Some(here), Some(_)) if in_environment(&here) => text,
-            (_, Some(_)) => self.read_secret(&file_key, &path),
-        }
-    }
-
-    fn read_secret(&mut self, key: &str, path: &str) -> String {
-        let path = self.found(path);
-        self.secret_files.own(&path);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
-            Err(error) => {
-                self.fault(key, format!("the file {} can't be read: {error}", path.display()));
-                String::new()
-            }
-        }
-    }
-
-    /// The path of a file that is looked for as secrets are; `None` where none is given.
-    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
-        let path = self.text(key, "");
-        (!path.is_empty()).then(|| self.found(&path))
-    }
-
-    /// The path of a file that holds a private key; likewise.
-    pub fn secret_path(&mut self, key: &str) -> Option<PathBuf> {
-        let path = self.path(key)?;
-        self.secret_files.own(&path);
-        Some(path)
-    }
-
-    /// A bare name is one of systemd's credentials where there is one of that name.
-    fn found(&self, path: &str) -> PathBuf {
-        let credential = self.credentials.as_ref().map(|folder| folder.join(path)).filter(|credential| credential.is_file());
-        credential.unwrap_or_else(|| PathBuf::from(path))
     }
 
     /// The files that secrets were read from so far.
@@ -308,26 +179,6 @@ impl Reader {
         )
     }
 
-    /// Texts that may hold secrets, so that they can also stand in a file of their own, one in each line.
-    pub fn secret_list(&mut self, key: &str) -> Vec<Secret> {
-        let file_key = format!("{key}_file");
-        let lines = if self.is_given(&file_key) {
-            if self.is_given(key) {
-                self.fault(&file_key, format!("is given beside `{key}`; give one of them"));
-            }
-            let path = self.text(&file_key, "");
-            self.read_secret(&file_key, &path).lines().map(str::to_owned).filter(|line| !line.trim().is_empty()).collect()
-        } else {
-            self.known.insert(file_key);
-            if let Some(Entry { origin: Origin::File { path, .. }, .. }) = self.entries.get(key) {
-                self.secret_files.shared(path);
-            }
-            self.list(key, &[])
-        };
-        self.known.insert(key.to_owned());
-        lines.into_iter().map(Secret::from).collect()
-    }
-
     /// A list of texts, or its default. In the environment they are parted by commas.
     pub fn list(&mut self, key: &str, default: &[&str]) -> Vec<String> {
         match self.take(key) {
@@ -395,63 +246,4 @@ impl Reader {
         self.fault(key, format!("is {given} and not {wanted}"));
         default
     }
-}
-
-fn read_file(path: &Path) -> Result<BTreeMap<String, Entry>, Fault> {
-    let whole = |origin, what: String| Fault { key: String::new(), origin, what };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| whole(None, format!("the file {} can't be read: {error}; name one with --config or KF_CONFIG", path.display())))?;
-    let table = DeTable::parse(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(&text, span.start));
-        whole(Some(Origin::File { path: path.to_owned(), line }), format!("is not TOML: {}", error.message()))
-    })?;
-    let mut entries = BTreeMap::new();
-    flatten(&mut entries, &File { path, text: &text }, "", table.get_ref());
-    Ok(entries)
-}
-
-struct File<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-fn flatten(entries: &mut BTreeMap<String, Entry>, file: &File<'_>, prefix: &str, table: &DeTable<'_>) {
-    for (name, value) in table {
-        let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
-        flatten_value(entries, file, key, value);
-    }
-}
-
-fn flatten_value(entries: &mut BTreeMap<String, Entry>, file: &File<'_>, key: String, value: &Spanned<DeValue<'_>>) {
-    let plain = match value.get_ref() {
-        DeValue::Table(table) if !table.is_empty() => return flatten(entries, file, &key, table),
-        DeValue::Array(items) if items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))) => {
-            for (index, item) in items.iter().enumerate() {
-                flatten_value(entries, file, format!("{key}.{index}"), item);
-            }
-            return;
-        }
-        DeValue::Array(items) => {
-            let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
-            texts.collect::<Option<Vec<_>>>().map_or(Value::Other("a list with something else than texts"), Value::List)
-        }
-        DeValue::String(text) => Value::Text(text.to_string()),
-        DeValue::Integer(number) => {
-            let digits = number.as_str().replace('_', "");
-            i64::from_str_radix(&digits, number.radix()).map_or(Value::Other("a number beyond all bounds"), Value::Integer)
-        }
-        DeValue::Boolean(flag) => Value::Flag(*flag),
-        DeValue::Float(number) => {
-            let digits = number.as_str().replace('_', "");
-            digits.parse().map_or(Value::Other("a number beyond all bounds"), Value::Fraction)
-        }
-        DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Table(_) => Value::Other("an empty table"),
-    };
-    let line = line_of(file.text, value.span().start);
-    entries.insert(key, Entry { value: plain, origin: Origin::File { path: file.path.to_owned(), line } });
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
