@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod config;
 mod dead;
 #[cfg(test)]
 mod documents;
@@ -37,7 +38,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::broker;
-use crate::config::{self, Config, Faults};
+use crate::config::{Config, Faults, load, load_broker, load_ledger};
 use crate::ledger::Place;
 
 /// Adds and deletes WeChat customer-service accounts on command from RabbitMQ, each command exactly one outcome.
@@ -70,6 +71,11 @@ enum Command {
     Run,
     /// Read the configuration and tell every fault in it.
     Check,
+    /// Show what the configuration amounts to, or an example of it.
+    Config {
+        #[command(subcommand)]
+        what: config::ConfigCommand,
+    },
     /// Look at the dead letters, replay or drop them.
     Dead {
         #[command(subcommand)]
@@ -230,6 +236,7 @@ fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, 
         Command::Check => check::check(&configuration.whole()?),
         Command::Completions { shell } => completions::completions(shell, Arguments::command()),
         Command::Man { folder } => manual::manual(Arguments::command(), folder.as_deref()),
+        Command::Config { what } => config::config(&configuration, &what),
         Command::Drift { wechat_ids, json } => drift::drift(configuration.whole()?, &wechat_ids, json),
         Command::Ledger { what } => ledger::ledger(&configuration, what)?,
         Command::Healthcheck { live } => healthcheck::healthcheck(configuration.file(), live),
@@ -253,15 +260,15 @@ impl Configuration {
     }
 
     fn whole(&self) -> Result<Config, Exit> {
-        told(config::load(self.file(), std::env::vars()))
+        told(load(self.file(), std::env::vars()))
     }
 
     fn broker(&self) -> Result<broker::Settings, Exit> {
-        told(config::load_broker(self.file(), std::env::vars()))
+        told(load_broker(self.file(), std::env::vars()))
     }
 
     fn ledger(&self) -> Result<Place, Exit> {
-        told(config::load_ledger(self.file(), std::env::vars()))
+        told(load_ledger(self.file(), std::env::vars()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod faults;
 mod file;
+mod in_force;
 mod official_accounts;
 mod reader;
 mod secret_files;
@@ -24,6 +25,7 @@ use tls::{read_authorities, read_broker_tls};
 use traces::read_traces;
 
 pub use faults::{Fault, Faults};
+pub use in_force::Setting;
 pub use secret_files::{Exposed, SecretFiles};
 
 /// The complete example: every key with its default and what it means.
@@ -62,22 +64,36 @@ const CLAIM_SPARE: Duration = Duration::from_secs(5);
 /// All faults there are, each with its key.
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Faults> {
     let mut reader = Reader::open(file, environment)?;
+    let config = read(&mut reader, file);
+    reader.finish(config)
+}
+
+/// What every key amounts to, secrets hidden, and the faults, where there are any.
+pub fn in_force(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> (Vec<Setting>, Option<Faults>) {
+    let mut reader = match Reader::open(file, environment) {
+        Ok(reader) => reader,
+        Err(faults) => return (Vec::new(), Some(faults)),
+    };
+    read(&mut reader, file);
+    (reader.settings(), reader.finish(()).err())
+}
+
+fn read(reader: &mut Reader, file: Option<&Path>) -> Config {
+    let broker = read_broker(reader);
     let request_timeout = reader.duration("wechat.request_timeout", 5 * SECOND);
-    let broker = read_broker(&mut reader);
     let config = Config {
-        worker: read_worker(&mut reader, usize::from(broker.window), request_timeout),
+        worker: read_worker(reader, usize::from(broker.window), request_timeout),
         broker,
-        wechat: read_wechat(&mut reader, request_timeout),
-        accounts: read_official_accounts(&mut reader, file),
-        retry: read_retry(&mut reader),
-        ledger: read_ledger(&mut reader, request_timeout),
-        admin: read_admin(&mut reader),
-        rules: read_rules(&mut reader),
-        traces: read_traces(&mut reader),
+        wechat: read_wechat(reader, request_timeout),
+        accounts: read_official_accounts(reader, file),
+        retry: read_retry(reader),
+        ledger: read_ledger(reader, request_timeout),
+        admin: read_admin(reader),
+        rules: read_rules(reader),
+        traces: read_traces(reader),
         secret_files: reader.secret_files(),
     };
-    let config = check_together(&mut reader, config);
-    reader.finish(config)
+    check_together(reader, config)
 }
 
 /// Reads how the broker is reached, and nothing else: who sends commands or reads results knows of no Official Account.
@@ -112,10 +128,16 @@ pub fn load_admin(file: Option<&Path>, environment: impl IntoIterator<Item = (St
 
 fn read_broker(reader: &mut Reader) -> broker::Settings {
     let url = reader.secret_or("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f", may_hold_password);
-    let url = broker::BrokerUrl::parse(&url).unwrap_or_else(|trouble| {
-        reader.fault("amqp.url", trouble);
-        Default::default()
-    });
+    let url = match broker::BrokerUrl::parse(&url) {
+        Ok(url) => {
+            reader.settings.show("amqp.url", url.to_string());
+            url
+        }
+        Err(trouble) => {
+            reader.fault("amqp.url", trouble);
+            Default::default()
+        }
+    };
     let tls = read_broker_tls(reader, &url);
     let prefix = reader.text("amqp.prefix", "kf");
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -210,10 +232,16 @@ fn read_retry(reader: &mut Reader) -> retry::Settings {
 
 fn read_ledger(reader: &mut Reader, request_timeout: Duration) -> ledger::Settings {
     let url = reader.secret_or("ledger.url", "sqlite:kf-ledger.db", may_hold_password);
-    let place = ledger::Place::parse(&url).unwrap_or_else(|trouble| {
-        reader.fault("ledger.url", trouble);
-        ledger::Place::Sqlite(PathBuf::new())
-    });
+    let place = match ledger::Place::parse(&url) {
+        Ok(place) => {
+            reader.settings.show("ledger.url", place.to_string());
+            place
+        }
+        Err(trouble) => {
+            reader.fault("ledger.url", trouble);
+            ledger::Place::Sqlite(PathBuf::new())
+        }
+    };
     if let Err(error) = place.certificates() {
         reader.fault("ledger.url", error.to_string());
     }

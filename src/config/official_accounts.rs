@@ -10,7 +10,7 @@ use crate::secret::Secret;
 use crate::wechat::{AppCredentials, OwnServer};
 
 /// The words for the sources of tokens.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Word {
     Stable,
     Legacy,
@@ -53,7 +53,8 @@ fn read_official_account(reader: &mut Reader, entry: &str, platforms: &[Platform
     if wechat_id.len() > 30 || !wechat_id.chars().all(fits) {
         reader.fault(&key("wechat_id"), "is not 1 to 30 of A-Z a-z 0-9 _ -");
     }
-    let max_rate = reader.is_given(&key("max_rate")).then(|| reader.text(&key("max_rate"), "")).and_then(|text| {
+    let max_rate = reader.text(&key("max_rate"), "");
+    let max_rate = reader.is_given(&key("max_rate")).then_some(max_rate).and_then(|text| {
         let rate = text.parse::<MaxRate>();
         rate.map_err(|trouble| reader.fault(&key("max_rate"), trouble)).ok()
     });

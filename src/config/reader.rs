@@ -5,8 +5,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::faults::{Fault, Faults};
 use super::file::{Entry, Origin, Value, read_file};
+use super::in_force::{Setting, Settings, Source, brief};
 use super::secret_files::SecretFiles;
 
 /// All given values by full key; entries of `[[table]]` lists are counted from 0 (`official_account.0.app_id`).
@@ -14,6 +17,8 @@ pub struct Reader {
     pub(super) entries: BTreeMap<String, Entry>,
     /// Keys that somebody asked for, whether given or not.
     pub(super) known: BTreeSet<String>,
+    /// What each of them amounts to.
+    pub(super) settings: Settings,
     /// Where the entries of a list came from that have a file of their own.
     files: BTreeMap<String, Origin>,
     /// Where systemd has put what its unit calls credentials.
@@ -41,7 +46,7 @@ impl Reader {
             entries.insert(key, Entry { value: Value::Environment(value), origin: Origin::Environment(name) });
         }
         let (known, files, secret_files) = (BTreeSet::new(), BTreeMap::new(), SecretFiles::default());
-        Ok(Self { entries, known, files, credentials, secret_files, faults: Vec::new() })
+        Ok(Self { entries, known, settings: Settings::default(), files, credentials, secret_files, faults: Vec::new() })
     }
 
     /// Notes a fault.
@@ -79,11 +84,29 @@ impl Reader {
 
     /// A text, or its default.
     pub fn text(&mut self, key: &str, default: &str) -> String {
+        let text = self.untold_text(key, default);
+        self.tell(key, (!text.is_empty()).then_some(text.as_str()));
+        text
+    }
+
+    /// The same for a text that may be nobody's business.
+    pub(super) fn untold_text(&mut self, key: &str, default: &str) -> String {
         match self.take(key) {
             None => default.to_owned(),
             Some(Value::Text(text) | Value::Environment(text)) => text,
             Some(other) => self.wrong(key, "a text in quotes", &other, default.to_owned()),
         }
+    }
+
+    /// Notes what a key amounts to, for whoever asks; nothing where it has no value, or a faulty one.
+    pub fn tell(&mut self, key: &str, value: impl Into<Json>) {
+        let source = self.entries.get(key).map_or(Source::Default, |entry| Source::Given(entry.origin.clone()));
+        self.settings.tell(Setting::new(key, value.into(), source));
+    }
+
+    /// What every key that was asked for amounts to.
+    pub fn settings(&self) -> Vec<Setting> {
+        self.settings.all()
     }
 
     /// A text that must be given and not empty.
@@ -106,12 +129,14 @@ impl Reader {
     /// A whole number within a range, or its default.
     pub fn integer(&mut self, key: &str, default: i64, range: RangeInclusive<i64>) -> i64 {
         let number = match self.take(key) {
-            None => return default,
+            None => Some(default),
             Some(Value::Integer(number)) => Some(number),
             Some(Value::Environment(text)) => text.trim().parse().ok(),
             Some(_) => None,
         };
-        number.filter(|number| range.contains(number)).unwrap_or_else(|| {
+        let number = number.filter(|number| range.contains(number));
+        self.tell(key, number);
+        number.unwrap_or_else(|| {
             self.fault(key, format!("is not a whole number from {} to {}", range.start(), range.end()));
             default
         })
@@ -120,13 +145,15 @@ impl Reader {
     /// A number from 0 to 1, or its default.
     pub fn ratio(&mut self, key: &str, default: f64) -> f64 {
         let ratio = match self.take(key) {
-            None => return default,
+            None => Some(default),
             Some(Value::Fraction(ratio)) => Some(ratio),
             Some(Value::Integer(whole @ 0..=1)) => Some(if whole == 0 { 0.0 } else { 1.0 }),
             Some(Value::Environment(text)) => text.trim().parse().ok(),
             Some(_) => None,
         };
-        ratio.filter(|ratio| (0.0..=1.0).contains(ratio)).unwrap_or_else(|| {
+        let ratio = ratio.filter(|ratio| (0.0..=1.0).contains(ratio));
+        self.tell(key, ratio);
+        ratio.unwrap_or_else(|| {
             self.fault(key, "is not a number from 0 to 1, such as 0.1");
             default
         })
@@ -135,13 +162,17 @@ impl Reader {
     /// A duration such as `500ms`, `2m` or `90d`, longer than nothing; or its default.
     pub fn duration(&mut self, key: &str, default: Duration) -> Duration {
         let text = match self.take(key) {
-            None => return default,
+            None => brief(default),
             Some(Value::Text(text) | Value::Environment(text)) => text,
             Some(_) => String::new(),
         };
         match humantime::parse_duration(&text) {
-            Ok(duration) if !duration.is_zero() => duration,
+            Ok(duration) if !duration.is_zero() => {
+                self.tell(key, text);
+                duration
+            }
             _ => {
+                self.tell(key, Json::Null);
                 self.fault(key, "is not a duration such as \"500ms\", \"20s\", \"2m\", \"48h\" or \"90d\"");
                 default
             }
@@ -151,11 +182,12 @@ impl Reader {
     /// `true` or `false`, or its default.
     pub fn flag(&mut self, key: &str, default: bool) -> bool {
         let flag = match self.take(key) {
-            None => return default,
+            None => Some(default),
             Some(Value::Flag(flag)) => Some(flag),
             Some(Value::Environment(text)) => text.trim().parse().ok(),
             Some(_) => None,
         };
+        self.tell(key, flag);
         flag.unwrap_or_else(|| {
             self.fault(key, "is neither true nor false");
             default
@@ -163,15 +195,14 @@ impl Reader {
     }
 
     /// One of a few words, or its default.
-    pub fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], default: T) -> T {
-        if !self.is_given(key) {
-            self.known.insert(key.to_owned());
-            return default;
-        }
-        let text = self.text(key, "");
-        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        choices.iter().find(|(word, _)| *word == text).map_or_else(
+    pub fn choice<T: Copy + PartialEq>(&mut self, key: &str, choices: &[(&str, T)], default: T) -> T {
+        let usual = choices.iter().find(|(_, value)| *value == default).map_or("", |(word, _)| *word);
+        let text = self.untold_text(key, usual);
+        let chosen = choices.iter().find(|(word, _)| *word == text);
+        self.tell(key, chosen.map(|(word, _)| *word));
+        chosen.map_or_else(
             || {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
                 self.fault(key, format!("is not one of {}", words.join(", ")));
                 default
             },
@@ -181,6 +212,13 @@ impl Reader {
 
     /// A list of texts, or its default. In the environment they are parted by commas.
     pub fn list(&mut self, key: &str, default: &[&str]) -> Vec<String> {
+        let list = self.untold_list(key, default);
+        self.tell(key, list.clone());
+        list
+    }
+
+    /// The same for texts that may be nobody's business.
+    pub(super) fn untold_list(&mut self, key: &str, default: &[&str]) -> Vec<String> {
         match self.take(key) {
             None => default.iter().map(|item| (*item).to_owned()).collect(),
             Some(Value::List(items)) => items,

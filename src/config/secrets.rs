@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::file::{Entry, Origin};
+use super::in_force::{HIDDEN, Setting, Source};
 use super::reader::Reader;
 use crate::secret::Secret;
 
@@ -21,8 +22,9 @@ impl Reader {
         let file_key = format!("{key}_file");
         let (here, there) = (self.entries.get(key).cloned(), self.entries.get(&file_key).cloned());
         let in_environment = |entry: &Entry| matches!(entry.origin, Origin::Environment(_));
-        let path = self.text(&file_key, "");
-        let text = self.text(key, default);
+        let path = self.untold_text(&file_key, "");
+        let text = self.untold_text(key, default);
+        self.hide(key, !text.is_empty());
         if let Some(Entry { origin: Origin::File { path, .. }, .. }) = here.as_ref().filter(|_| is_secret(&text)) {
             self.secret_files.shared(path);
         }
@@ -34,17 +36,24 @@ impl Reader {
                 text
             }
             (Some(here), Some(_)) if in_environment(&here) => text,
-            (_, Some(_)) => self.read_secret(&file_key, &path),
+            (_, Some(_)) => self.read_secret(key, &path),
         }
     }
 
+    /// Notes that a key has a value, which is nobody's business, or that it has none.
+    fn hide(&mut self, key: &str, is_there: bool) {
+        self.tell(key, is_there.then_some(HIDDEN));
+    }
+
+    /// Reads the file that `<key>_file` names.
     fn read_secret(&mut self, key: &str, path: &str) -> String {
         let path = self.found(path);
         self.secret_files.own(&path);
+        self.settings.tell(Setting::new(key, HIDDEN.into(), Source::SecretFile(path.clone())));
         match std::fs::read_to_string(&path) {
             Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
             Err(error) => {
-                self.fault(key, format!("the file {} can't be read: {error}", path.display()));
+                self.fault(&format!("{key}_file"), format!("the file {} can't be read: {error}", path.display()));
                 String::new()
             }
         }
@@ -76,14 +85,16 @@ impl Reader {
             if self.is_given(key) {
                 self.fault(&file_key, format!("is given beside `{key}`; give one of them"));
             }
-            let path = self.text(&file_key, "");
-            self.read_secret(&file_key, &path).lines().map(str::to_owned).filter(|line| !line.trim().is_empty()).collect()
+            let path = self.untold_text(&file_key, "");
+            self.read_secret(key, &path).lines().map(str::to_owned).filter(|line| !line.trim().is_empty()).collect()
         } else {
             self.known.insert(file_key);
             if let Some(Entry { origin: Origin::File { path, .. }, .. }) = self.entries.get(key) {
                 self.secret_files.shared(path);
             }
-            self.list(key, &[])
+            let list = self.untold_list(key, &[]);
+            self.hide(key, !list.is_empty());
+            list
         };
         self.known.insert(key.to_owned());
         lines.into_iter().map(Secret::from).collect()

@@ -53,7 +53,15 @@ fn the_example_is_complete_and_holds_the_defaults() {
 
 #[test]
 fn every_commented_line_of_the_example_is_a_key_that_is_known() {
-    // What the example names must be there.
+    let (_folder, path) = whole_example();
+    match load(Some(&path), []) {
+        Ok(config) => assert!(!config.rules.0.is_empty() && !config.accounts.platforms.is_empty()),
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+/// The example with every key in it, the commented ones included, and the folder with the files that it names.
+fn whole_example() -> (tempfile::TempDir, PathBuf) {
     let (folder, path) = file("");
     std::fs::create_dir(folder.path().join("official-accounts.d")).unwrap();
     let own = rcgen::generate_simple_self_signed(["worker".to_owned()]).unwrap();
@@ -65,9 +73,46 @@ fn every_commented_line_of_the_example_is_a_key_that_is_known() {
     let here = format!("{}/", folder.path().display());
     let encrypted = uncommented.replace("/etc/kf-worker/", &here).replace("url = \"amqp://", "url = \"amqps://");
     std::fs::write(&path, encrypted).unwrap();
-    match load(Some(&path), []) {
-        Ok(config) => assert!(!config.rules.0.is_empty() && !config.accounts.platforms.is_empty()),
-        Err(faults) => panic!("{faults}"),
+    (folder, path)
+}
+
+#[test]
+fn every_key_of_the_example_is_shown_and_none_of_its_secrets() {
+    let (_folder, path) = whole_example();
+    let (shown, faults) = in_force(Some(&path), []);
+    assert_eq!(faults, None);
+    let given: Vec<String> = reader::Reader::open(Some(&path), []).unwrap().entries.into_keys().collect();
+    for key in &given {
+        let setting = shown.iter().find(|setting| setting.key == *key).unwrap_or_else(|| panic!("{key} is not shown"));
+        assert_eq!(setting.source.as_str(), "file", "{setting:?}");
+        assert!(!setting.value.is_null(), "{setting:?}");
+    }
+    for setting in &shown {
+        let text = setting.value.to_string();
+        for secret in ["change-me", "guest:guest", "tokens.example.com"] {
+            assert!(!text.contains(secret), "{setting:?}");
+        }
+    }
+    let sections: Vec<&str> = shown.iter().map(|setting| setting.key.split('.').next().unwrap()).collect();
+    let mut once = sections.clone();
+    once.dedup();
+    once.sort_unstable();
+    assert!(once.windows(2).all(|pair| pair[0] != pair[1]), "a section stands in one piece: {sections:?}");
+}
+
+#[test]
+fn the_defaults_are_shown_as_the_example_writes_them() {
+    let (_folder, path) = file(LEAST);
+    let defaults = in_force(Some(&path), []).0;
+    let (_folder, path) = file(EXAMPLE);
+    for example in in_force(Some(&path), []).0 {
+        let Some(default) = defaults.iter().find(|setting| setting.key == example.key && setting.source.as_str() == "default") else {
+            continue;
+        };
+        // Two days are 48 hours.
+        let same = |value: &serde_json::Value| value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+        let equal = example.value == default.value || (same(&example.value).is_some() && same(&example.value) == same(&default.value));
+        assert!(equal, "{example:?} {default:?}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! Configuration: every fault at once by its key, the environment over the file, and secrets that stay secret.
 
+use std::collections::BTreeMap;
 use std::process::Output;
+
+use serde_json::{Value, json};
 
 use crate::support::stage::{Stage, add};
 use crate::support::wechat::Endpoint;
@@ -161,6 +164,80 @@ async fn a_secret_file_that_is_missing_is_named() {
     let printed = printed(&output);
     assert_eq!(output.status.code(), Some(78), "{printed}");
     assert!(printed.contains("app_secret_file") && printed.contains("/no/such/secret"), "{printed}");
+}
+
+/// The lines of `config show --json`, by their keys.
+fn shown(output: &Output) -> BTreeMap<String, Value> {
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    lines.map(|line| (line["key"].as_str().expect("a key").to_owned(), line)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_key_is_shown_with_its_value_and_where_that_comes_from() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let secret = folder.path().join("otlp");
+    std::fs::write(&secret, "Bearer otlp-secret\n").expect("it can be written");
+    let file = with("retry", "initial = \"250ms\"\ndefer = [\"5m\"]");
+    let environment =
+        [("KF_WORKER__CONCURRENCY", "9"), ("KF_TRACES__AUTHORIZATION_FILE", secret.to_str().expect("a plain path")), ("NO_COLOR", "1")];
+    let output = run(&file, &["config", "show", "--json"], &environment).await;
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+    let shown = shown(&output);
+    let line = file.lines().position(|line| line.starts_with("initial")).expect("a line") + 1;
+    for (key, value, source, place) in [
+        ("amqp.prefix", json!("kf"), "default", "default".to_owned()),
+        ("amqp.url", json!("127.0.0.1:1"), "file", "kf-worker.toml:3".to_owned()),
+        ("amqp.ca_file", Value::Null, "default", "default".to_owned()),
+        ("worker.concurrency", json!(9), "environment", "environment KF_WORKER__CONCURRENCY".to_owned()),
+        ("retry.initial", json!("250ms"), "file", format!("kf-worker.toml:{line}")),
+        ("retry.max_age", json!("2d"), "default", "default".to_owned()),
+        ("retry.defer", json!(["5m"]), "file", format!("kf-worker.toml:{}", line + 1)),
+        ("verify.enabled", json!(false), "default", "default".to_owned()),
+        ("traces.authorization", json!("(hidden)"), "secret_file", format!("secret in {}", secret.display())),
+        ("official_account.0.wechat_id", json!("test"), "file", "kf-worker.toml:6".to_owned()),
+        ("official_account.0.app_secret", json!("(hidden)"), "file", "kf-worker.toml:8".to_owned()),
+        ("official_account.0.max_rate", Value::Null, "default", "default".to_owned()),
+    ] {
+        let line = shown.get(key).unwrap_or_else(|| panic!("{key} is not shown: {}", printed(&output)));
+        assert_eq!((&line["value"], line["source"].as_str()), (&value, Some(source)), "{line}");
+        assert!(line["where"].as_str().is_some_and(|told| told.ends_with(&place)), "{place}: {line}");
+    }
+    let table = run(&file, &["config", "show"], &environment).await;
+    for output in [&output, &table] {
+        let printed = printed(output);
+        for secret in ["very-secret-secret", "amqp-password", "otlp-secret"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
+    }
+    assert!(printed(&table).lines().any(|line| line.split_whitespace().eq(["amqp.prefix", "kf", "default"])), "{}", printed(&table));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_is_shown_with_its_faults_too() {
+    let file = GOOD.replace("listen =", "lisen = \"x\"\nlisten =").replace("amqp://someone", "ampq://someone");
+    let file = format!("{file}\n[worker]\nconcurrency = \"many\"\n[wechat]\nbase_url = \"https://me:hunter2@wechat.example\"\n");
+    let output = run(&file, &["config", "show"], &[]).await;
+    let text = printed(&output);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+    let lines: Vec<Vec<String>> = String::from_utf8_lossy(&output.stdout).lines().map(words).collect();
+    for line in [["amqp.url", "(hidden)"], ["worker.concurrency", "(faulty)"], ["wechat.base_url", "(hidden)"], ["amqp.prefix", "kf"]] {
+        assert!(lines.iter().any(|shown| *shown == line), "{line:?}: {text}");
+    }
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("admin.lisen: is not known; did you mean `admin.listen`?") && told.contains("worker.concurrency"), "{told}");
+    assert!(!text.contains("hunter2") && !text.contains("amqp-password"), "{text}");
+    let none = run("[amqp", &["config", "show"], &[]).await;
+    assert_eq!((none.status.code(), none.stdout.len()), (Some(78), 0), "{}", printed(&none));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_is_printed_as_it_is_and_taken_as_a_configuration() {
+    let example = kf_worker().args(["config", "example"]).output().await.expect("it can be run");
+    let text = String::from_utf8(example.stdout).expect("text");
+    assert_eq!(text.trim_end(), include_str!("../../deploy/kf-worker.toml").trim_end());
+    assert_eq!(run(&text, &["check"], &[]).await.status.code(), Some(0));
 }
 
 /// The settings of a stage in which one key comes from elsewhere.
