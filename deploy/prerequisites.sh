@@ -5,7 +5,8 @@
 #
 # Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. With `servers`
 # PostgreSQL and PgBouncer are needed too, and all of them here whatever is named, for runs that kill servers of their own.
-# With `tests` also Prometheus, which judges the alerts and dashboards, Chromium, which looks at the status page, and OpenSSL.
+# With `tests` also Prometheus, which judges the alerts and dashboards, Chromium, which looks at the status page, OpenSSL, and
+# Python and Node.js, whose libraries speak with the worker.
 # With `validation` nothing but what judges the files under deploy/ and the AsyncAPI document.
 set -uo pipefail
 
@@ -41,7 +42,7 @@ is_there() {
 }
 
 case "${1:-}" in
-tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium openssl) ;;
+tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium openssl python3-venv nodejs npm) ;;
 servers) needed=(rabbitmq-server postgresql pgbouncer) ;;
 validation) needed=(prometheus systemd openssl python3-venv nodejs npm) ;;
 *) if [ -n "${KF_AMQP__URL:-}" ]; then needed=(); else needed=(rabbitmq-server); fi ;;

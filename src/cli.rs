@@ -260,15 +260,15 @@ impl Configuration {
     }
 
     fn whole(&self) -> Result<Config, Exit> {
-        told(load(self.file(), std::env::vars()))
+        told(load(self.file(), std::env::vars_os()))
     }
 
     fn broker(&self) -> Result<broker::Settings, Exit> {
-        told(load_broker(self.file(), std::env::vars()))
+        told(load_broker(self.file(), std::env::vars_os()))
     }
 
     fn ledger(&self) -> Result<Place, Exit> {
-        told(load_ledger(self.file(), std::env::vars()))
+        told(load_ledger(self.file(), std::env::vars_os()))
     }
 }
 

@@ -10,6 +10,7 @@ mod secrets;
 mod tls;
 mod traces;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,14 +63,14 @@ const CLAIM_SPARE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// All faults there are, each with its key.
-pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Config, Faults> {
+pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Faults> {
     let mut reader = Reader::open(file, environment)?;
     let config = read(&mut reader, file);
     reader.finish(config)
 }
 
 /// What every key amounts to, secrets hidden, and the faults, where there are any.
-pub fn in_force(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> (Vec<Setting>, Option<Faults>) {
+pub fn in_force(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> (Vec<Setting>, Option<Faults>) {
     let mut reader = match Reader::open(file, environment) {
         Ok(reader) => reader,
         Err(faults) => return (Vec::new(), Some(faults)),
@@ -100,7 +101,7 @@ fn read(reader: &mut Reader, file: Option<&Path>) -> Config {
 ///
 /// # Errors
 /// What is wrong with the file as a whole, or under `amqp`.
-pub fn load_broker(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<broker::Settings, Faults> {
+pub fn load_broker(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<broker::Settings, Faults> {
     let mut reader = Reader::open(file, environment)?;
     let settings = read_broker(&mut reader);
     reader.finish_section("amqp", settings)
@@ -110,7 +111,7 @@ pub fn load_broker(file: Option<&Path>, environment: impl IntoIterator<Item = (S
 ///
 /// # Errors
 /// What is wrong with the file as a whole, or under `ledger`.
-pub fn load_ledger(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<ledger::Place, Faults> {
+pub fn load_ledger(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<ledger::Place, Faults> {
     let mut reader = Reader::open(file, environment)?;
     let settings = read_ledger(&mut reader, SECOND);
     reader.finish_section("ledger", settings.place)
@@ -120,7 +121,7 @@ pub fn load_ledger(file: Option<&Path>, environment: impl IntoIterator<Item = (S
 ///
 /// # Errors
 /// What is wrong with the file as a whole, or with the port's own keys.
-pub fn load_admin(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<admin::Settings, Faults> {
+pub fn load_admin(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<admin::Settings, Faults> {
     let mut reader = Reader::open(file, environment)?;
     let settings = read_admin(&mut reader);
     reader.finish_part(settings)

@@ -309,7 +309,7 @@ mod tests {
             ("KF_OFFICIAL_ACCOUNT__0__APP_ID", "wx1".to_owned()),
             ("KF_OFFICIAL_ACCOUNT__0__APP_SECRET", "secret".to_owned()),
         ];
-        let config = config::load(None, environment.map(|(name, value)| (name.to_owned(), value))).unwrap();
+        let config = config::load(None, environment.map(|(name, value)| (name.into(), value.into()))).unwrap();
         let begun = Instant::now();
         let (_never, changes) = mpsc::channel(1);
         let ended = run(config, changes, CancellationToken::new()).await;

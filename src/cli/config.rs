@@ -36,7 +36,7 @@ pub fn config(configuration: &Configuration, what: &ConfigCommand) -> Exit {
 }
 
 fn show(configuration: &Configuration, as_json: bool) -> Exit {
-    let (settings, faults) = in_force(configuration.file(), std::env::vars());
+    let (settings, faults) = in_force(configuration.file(), std::env::vars_os());
     if as_json {
         for Setting { key, value, source } in &settings {
             super::print(json!({"key": key, "value": value, "source": source.as_str(), "where": source.to_string()}));

@@ -16,7 +16,7 @@ Exit codes: 0 it is well, 1 it is not or does not answer.";
 ///
 /// Of the configuration it reads only where the port is: a worker that runs is not worse for a file that is being changed.
 pub fn healthcheck(file: Option<&Path>, only_alive: bool) -> Exit {
-    let settings = match config::load_admin(file, std::env::vars()) {
+    let settings = match config::load_admin(file, std::env::vars_os()) {
         Ok(settings) => settings,
         Err(faults) => {
             super::tell(faults);

@@ -37,11 +37,11 @@ pub struct Results {
 
 /// What stands below its help.
 pub const EXAMPLES: &str = "Examples:
-  kf-worker results --since 24h                           what was done since yesterday
-  kf-worker results --account anna@test                   the story of one account
-  kf-worker results --account '*@test' --status failed    what failed at one Official Account
+  kf-worker results --since 24h                          # what was done since yesterday
+  kf-worker results --account anna@test                  # the story of one account
+  kf-worker results --account '*@test' --status failed   # what failed at one Official Account
   kf-worker results --since 2026-01-01 --until 2026-02-01 --csv > january.csv
-  kf-worker results --limit 20                            the latest 20
+  kf-worker results --limit 20                           # the latest 20
 
 The ledger keeps outcomes for `ledger.retention`. Nothing found is no error: exit code 0, and stderr says so.";
 

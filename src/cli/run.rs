@@ -81,7 +81,7 @@ fn on_change(file: Option<PathBuf>, mut secret_files: SecretFiles, changes: mpsc
             } else if looked && untaken.is_none() {
                 continue;
             }
-            match config::load(file.as_deref(), std::env::vars()) {
+            match config::load(file.as_deref(), std::env::vars_os()) {
                 Ok(config) => {
                     secret_files = config.secret_files.clone();
                     untaken = None;

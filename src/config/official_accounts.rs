@@ -96,11 +96,11 @@ fn read_platform(reader: &mut Reader, entry: &str) -> PlatformSettings {
     let key = |name: &str| format!("{entry}.{name}");
     let (file, url) = (key("verify_ticket_file"), key("verify_ticket_url"));
     let app = read_app(reader, entry);
-    let path = reader.text(&file, "");
+    let path = reader.path(&file);
     let server = reader.is_given(&url) || reader.is_given(&format!("{url}_file"));
-    let ticket = match (path.is_empty(), server) {
-        (true, true) => Ticket::Server(read_server(reader, &url, &key("verify_ticket_headers"))),
-        (false, false) => Ticket::File(PathBuf::from(path)),
+    let ticket = match (path, server) {
+        (None, true) => Ticket::Server(read_server(reader, &url, &key("verify_ticket_headers"))),
+        (Some(path), false) => Ticket::File(path),
         _ => {
             reader.text(&url, "");
             reader.fault(&file, "give this or `verify_ticket_url`: where the verify ticket is kept that WeChat pushes to the platform");

@@ -1,6 +1,7 @@
 //! Takes values by their full key from the file and the environment, and keeps account of faults and of what nobody took.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,13 +30,15 @@ pub struct Reader {
 
 impl Reader {
     /// Reads the file and lays the environment over it: `KF_` and the path with `__` (`KF_AMQP__URL`).
-    pub fn open(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
+    pub fn open(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, Faults> {
         let mut entries = match file {
             Some(path) => read_file(path).map_err(|fault| Faults(vec![fault]))?,
             None => BTreeMap::new(),
         };
-        let mut credentials = None;
+        let (mut credentials, mut faults) = (None, Vec::new());
         for (name, value) in environment {
+            // What is no text is no name of ours.
+            let Ok(name) = name.into_string() else { continue };
             if name == "CREDENTIALS_DIRECTORY" {
                 credentials = Some(PathBuf::from(value));
                 continue;
@@ -43,10 +46,15 @@ impl Reader {
             // Every key has a section, so `__` tells ours from others, such as those that Kubernetes sets for a service.
             let Some(path) = name.strip_prefix("KF_").filter(|path| path.contains("__")) else { continue };
             let key = path.to_ascii_lowercase().replace("__", ".");
+            let value = value.into_string().unwrap_or_else(|_| {
+                let origin = Some(Origin::Environment(name.clone()));
+                faults.push(Fault { key: key.clone(), origin, what: "is not UTF-8".to_owned() });
+                String::new()
+            });
             entries.insert(key, Entry { value: Value::Environment(value), origin: Origin::Environment(name) });
         }
         let (known, files, secret_files) = (BTreeSet::new(), BTreeMap::new(), SecretFiles::default());
-        Ok(Self { entries, known, settings: Settings::default(), files, credentials, secret_files, faults: Vec::new() })
+        Ok(Self { entries, known, settings: Settings::default(), files, credentials, secret_files, faults })
     }
 
     /// Notes a fault.

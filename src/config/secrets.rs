@@ -20,23 +20,35 @@ impl Reader {
     /// A text that may hold a secret, so that it can also stand in a file of its own.
     pub fn secret_or(&mut self, key: &str, default: &str, is_secret: impl FnOnce(&str) -> bool) -> String {
         let file_key = format!("{key}_file");
-        let (here, there) = (self.entries.get(key).cloned(), self.entries.get(&file_key).cloned());
-        let in_environment = |entry: &Entry| matches!(entry.origin, Origin::Environment(_));
         let path = self.untold_text(&file_key, "");
         let text = self.untold_text(key, default);
         self.hide(key, !text.is_empty());
-        if let Some(Entry { origin: Origin::File { path, .. }, .. }) = here.as_ref().filter(|_| is_secret(&text)) {
-            self.secret_files.shared(path);
+        if is_secret(&text) {
+            self.note_shared(key);
         }
-        match (here, there) {
-            (_, None) => text,
-            // The environment goes before the file, also between the two ways to give a secret.
-            (Some(here), Some(there)) if in_environment(&here) == in_environment(&there) => {
-                self.fault(&file_key, format!("is given beside `{key}`; give one of them"));
-                text
+        if self.stands_in_file(key, &file_key) { self.read_secret(key, &path) } else { text }
+    }
+
+    /// Whether a value is taken from the file that another key names. The environment goes before the configuration's file,
+    /// also between the two ways to give a secret.
+    fn stands_in_file(&mut self, key: &str, file_key: &str) -> bool {
+        let in_environment = |key: &str| self.entries.get(key).map(|entry| matches!(entry.origin, Origin::Environment(_)));
+        match (in_environment(key), in_environment(file_key)) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(here), Some(there)) => {
+                if here == there {
+                    self.fault(file_key, format!("is given beside `{key}`; give one of them"));
+                }
+                there
             }
-            (Some(here), Some(_)) if in_environment(&here) => text,
-            (_, Some(_)) => self.read_secret(key, &path),
+        }
+    }
+
+    /// Notes that the configuration's own file holds a secret, where that is where this key stands.
+    fn note_shared(&mut self, key: &str) {
+        if let Some(Entry { origin: Origin::File { path, .. }, .. }) = self.entries.get(key) {
+            self.secret_files.shared(path);
         }
     }
 
@@ -81,22 +93,14 @@ impl Reader {
     /// Texts that may hold secrets, so that they can also stand in a file of their own, one in each line.
     pub fn secret_list(&mut self, key: &str) -> Vec<Secret> {
         let file_key = format!("{key}_file");
-        let lines = if self.is_given(&file_key) {
-            if self.is_given(key) {
-                self.fault(&file_key, format!("is given beside `{key}`; give one of them"));
-            }
-            let path = self.untold_text(&file_key, "");
-            self.read_secret(key, &path).lines().map(str::to_owned).filter(|line| !line.trim().is_empty()).collect()
-        } else {
-            self.known.insert(file_key);
-            if let Some(Entry { origin: Origin::File { path, .. }, .. }) = self.entries.get(key) {
-                self.secret_files.shared(path);
-            }
-            let list = self.untold_list(key, &[]);
-            self.hide(key, !list.is_empty());
-            list
+        let path = self.untold_text(&file_key, "");
+        let list = self.untold_list(key, &[]);
+        self.hide(key, !list.is_empty());
+        self.note_shared(key);
+        let lines = match self.stands_in_file(key, &file_key) {
+            true => self.read_secret(key, &path).lines().map(str::to_owned).filter(|line| !line.trim().is_empty()).collect(),
+            false => list,
         };
-        self.known.insert(key.to_owned());
         lines.into_iter().map(Secret::from).collect()
     }
 }

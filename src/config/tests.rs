@@ -13,7 +13,7 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
 
 fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
     let (_folder, path) = file(text);
-    load(Some(&path), environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    load(Some(&path), environment.iter().map(|(name, value)| ((*name).into(), (*value).into())))
 }
 
 fn faults(text: &str, environment: &[(&str, &str)]) -> Vec<Fault> {
@@ -319,4 +319,29 @@ fn an_export_that_cannot_be_is_told_and_its_secret_is_not() {
         assert_eq!(faults.iter().map(|fault| fault.key.as_str()).collect::<Vec<_>>(), [key], "{lines}");
         assert!(!Faults(faults).to_string().contains("hunter2"), "{lines}");
     }
+}
+
+#[test]
+fn what_is_no_text_in_the_environment_is_a_fault_where_it_is_ours_and_else_nobodys() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let (_folder, path) = file(LEAST);
+    let broken = || OsString::from_vec(vec![b'a', 0xff]);
+    let with = |name: OsString| load(Some(&path), [(name, broken())]).map(drop);
+    assert_eq!(with(OsString::from("HOME")), Ok(()));
+    assert_eq!(with(broken()), Ok(()));
+    let faults = with(OsString::from("KF_AMQP__PREFIX")).unwrap_err().0;
+    assert_eq!((faults[0].key.as_str(), faults[0].what.as_str()), ("amqp.prefix", "is not UTF-8"));
+}
+
+#[test]
+fn the_environment_goes_before_the_file_also_for_headers_with_secrets() {
+    let text =
+        "[[official_account]]\nwechat_id = \"test\"\ntoken = \"url\"\ntoken_url = \"https://tokens.example\"\ntoken_headers = [\"A: b\"]\n";
+    let folder = tempfile::tempdir().unwrap();
+    let headers = folder.path().join("headers");
+    std::fs::write(&headers, "Authorization: Bearer x\n\n").unwrap();
+    let config = load_text(text, &[("KF_OFFICIAL_ACCOUNT__0__TOKEN_HEADERS_FILE", headers.to_str().unwrap())])
+        .unwrap_or_else(|faults| panic!("{faults}"));
+    let TokenKind::Url(server) = &config.accounts.official_accounts[0].token else { panic!("another kind") };
+    assert_eq!(server.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["Authorization"]);
 }

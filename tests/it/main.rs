@@ -11,6 +11,7 @@ mod audit_trail;
 mod authorisation;
 mod bad_input;
 mod bulk;
+mod clients;
 mod config;
 mod crash;
 mod dashboards;
