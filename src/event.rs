@@ -211,6 +211,7 @@ pub struct Envelope<'a> {
     source: &'a str,
     /// `kf.<action>.<status>`, whatever `amqp.prefix` is; `kf.unknown.rejected` where the action could not be read.
     #[serde(rename = "type")]
+    #[schemars(title = "ResultType")]
     kind: &'a str,
     /// The `kf_account` of the command, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]

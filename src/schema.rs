@@ -72,10 +72,22 @@ fn alone<T: JsonSchema>(mut definitions: Definitions, name: &str) -> Value {
             break;
         }
     }
+    document["title"] = json!(T::schema_name());
     document["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     document["$id"] = json!(format!("urn:kf-worker:schema:{name}"));
     document["$defs"] = definitions.into();
     document
+}
+
+/// The keyword for what holds as well where a field is given. Rules between fields stand there, where generators of code don't
+/// mistake them for the types of fields.
+const DEPENDENT: &str = "dependentSchemas";
+
+/// What holds as well where a field has one of these values.
+fn dependent(field: &str, rules: &[(impl AsRef<str>, Value)]) -> Value {
+    let rule =
+        |(value, then): &(_, Value)| json!({ "if": { "properties": { field: { "const": AsRef::<str>::as_ref(value) } } }, "then": then });
+    json!({ field: { "allOf": rules.iter().map(rule).collect::<Vec<Value>>() } })
 }
 
 /// Settings under which schemas say no more than is meant, in the words that most tools understand.

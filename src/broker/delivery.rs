@@ -30,7 +30,7 @@ const PUT_OFF: &str = "kf-put-off";
 /// The header of a replayed dead letter; its value is the dead letter's id.
 pub(super) const REPLAY: &str = "kf-replay";
 /// By this the ledger that knows the command of a dead letter recognises its replay: it stands in the dead letter.
-const PROOF: &str = "kf-dead-proof";
+pub const DEAD_PROOF: &str = "kf-dead-proof";
 /// What a dead letter carries besides its own headers.
 pub const DEAD_ID: &str = "kf-dead-id";
 pub const DEAD_REASON: &str = "kf-reason";
@@ -107,7 +107,7 @@ impl Delivery {
     /// The dead letter that it says it is the replay of: its id, and the proof that stood in it.
     pub fn replay_of(&self) -> Option<(&str, &str)> {
         let header = |name| self.message.headers.get(name).map(String::as_str);
-        header(REPLAY).map(|dead_id| (dead_id, header(PROOF).unwrap_or_default()))
+        header(REPLAY).map(|dead_id| (dead_id, header(DEAD_PROOF).unwrap_or_default()))
     }
 
     /// Publishes a result event, and a copy to the message's `reply_to`.
@@ -155,7 +155,7 @@ impl Delivery {
             (DEAD_REASON, failure.reason.as_str()),
             (DEAD_DETAIL, failure.detail.as_str()),
             (DEAD_SINCE, now.as_str()),
-            (PROOF, proof),
+            (DEAD_PROOF, proof),
         ];
         for (name, value) in notes {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));

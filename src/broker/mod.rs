@@ -29,7 +29,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use crate::tls::{self, Tls, TlsError};
 
 pub use dead::{DeadLetter, DeadLetters};
-pub use delivery::{DEAD_DETAIL, DEAD_ID, DEAD_REASON, DEAD_SINCE, Delivery};
+pub use delivery::{DEAD_DETAIL, DEAD_ID, DEAD_PROOF, DEAD_REASON, DEAD_SINCE, Delivery};
 pub use names::Names;
 pub use partitions::{Partitions, QueueState, State};
 pub use producer::{Producer, Replies, Sending};

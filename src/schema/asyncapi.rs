@@ -1,13 +1,12 @@
 //! The AsyncAPI document: which messages go where, from the worker's point of view.
 
-use schemars::generate::SchemaSettings;
+mod messages;
+
 use serde_json::{Map, Value, json};
 
-use super::examples::{self, Example};
-use super::{Definitions, command_definitions, results};
-use crate::broker::{DEAD_DETAIL, DEAD_ID, DEAD_REASON, DEAD_SINCE, Names};
-use crate::event::CONTENT_TYPE;
-use crate::outcome::{Action, Reason, Status};
+use crate::broker::Names;
+use crate::outcome::{Action, Status};
+use messages::{messages, schemas};
 
 /// The version of the AMQP bindings.
 const BINDINGS: &str = "0.3.0";
@@ -166,141 +165,6 @@ fn operations() -> Value {
             "bindings": { "amqp": { "deliveryMode": 2, "mandatory": true, "bindingVersion": BINDINGS } },
         },
     })
-}
-
-fn messages() -> Value {
-    let properties = command_properties;
-    let plain = properties("`application/json`, or left out.", "The command's id, where the body has none; else the same as there.");
-    let structured = properties("`application/cloudevents+json`.", "Not read.");
-    let binary = properties("That of the data.", "Not read, except where neither the body nor `ce-id` can be.");
-    json!({
-        "Command": message("A command", &body("Command", "command_id", "application/json"), &trace_headers(), &plain, &examples::plain()),
-        "CloudEventCommand": message(
-            "A command as a CloudEvent", &body("CloudEventCommand", "id", CONTENT_TYPE), &trace_headers(), &structured, &examples::structured(),
-        ),
-        "BinaryCloudEventCommand": message(
-            "A command as a CloudEvent whose attributes are headers",
-            &json!({
-                "contentType": "application/json", "payload": reference("components/schemas", "CommandData"),
-                "correlationId": { "location": "$message.header#/ce-id", "description": "The command's id." },
-            }),
-            &binary_headers(), &binary, &examples::binary(),
-        ),
-        "Result": message("The result of a command", &result_body(), &trace_headers(), &result_properties("The command's id."), &examples::results()),
-        "Reply": message(
-            "The result of a command, for who asked", &result_body(), &trace_headers(),
-            &result_properties("That of the command, else the command's id."),
-            &examples::results().into_iter().take(1).chain([examples::refusal()]).collect::<Vec<_>>(),
-        ),
-        "DeadLetter": message(
-            "What needs a person",
-            &json!({ "payload": { "description": "The body of the original, whatever it is." } }),
-            &dead_headers(),
-            &json!({ "all": "Those of the original, without `user_id`." }),
-            &examples::dead_letters(),
-        ),
-    })
-}
-
-/// A message of the parts that all have, and what its body is.
-fn message(title: &str, body: &Value, headers: &Value, properties: &Value, examples: &[Example]) -> Value {
-    let examples: Vec<Value> = examples.iter().map(shown).collect();
-    let mut message = json!({ "title": title, "headers": headers, "x-amqp-properties": properties, "examples": examples });
-    for (key, value) in body.as_object().into_iter().flatten() {
-        message[key] = value.clone();
-    }
-    message
-}
-
-fn shown(example: &Example) -> Value {
-    let mut shown = json!({ "name": example.name, "summary": example.summary, "payload": example.payload });
-    if let Some(headers) = &example.headers {
-        shown["headers"] = headers.clone();
-    }
-    shown
-}
-
-/// A body of one schema, with the field that tells the command's id.
-fn body(schema: &str, id: &str, content_type: &str) -> Value {
-    json!({
-        "contentType": content_type,
-        "payload": reference("components/schemas", schema),
-        "correlationId": { "location": format!("$message.payload#/{id}"), "description": "The command's id." },
-    })
-}
-
-fn result_body() -> Value {
-    body("Result", "data/command_id", CONTENT_TYPE)
-}
-
-fn command_properties(content_type: &str, message_id: &str) -> Value {
-    json!({
-        "content_type": content_type,
-        "message_id": message_id,
-        "delivery_mode": "2 (persistent), so that a restart of the broker loses nothing.",
-        "reply_to": "A queue that gets a copy of the result.",
-        "correlation_id": "Comes back in the reply.",
-        "user_id": "The user of the connection. Needed where `[[publisher]]` rules are configured.",
-        "timestamp": "When it was sent, in seconds since 1970. An `add` that was sent before the account's last delete may be `superseded`.",
-    })
-}
-
-fn result_properties(correlation_id: &str) -> Value {
-    json!({
-        "content_type": CONTENT_TYPE,
-        "message_id": "The event's `id`.",
-        "correlation_id": correlation_id,
-        "type": "The event's `type`.",
-        "timestamp": "The event's `time`, in seconds since 1970.",
-        "delivery_mode": "2 (persistent).",
-        "app_id": "`kf-worker`.",
-    })
-}
-
-fn headers(headers: Value) -> Value {
-    json!({ "type": "object", "properties": headers })
-}
-
-fn trace_headers() -> Value {
-    headers(json!({
-        "traceparent": { "type": "string", "description": "The W3C trace context; it goes on from the command to its result." },
-        "tracestate": { "type": "string", "description": "What tracing systems keep of their own." },
-    }))
-}
-
-fn binary_headers() -> Value {
-    let mut schema = headers(json!({
-        "ce-specversion": { "const": crate::event::SPEC_VERSION },
-        "ce-id": reference("components/schemas", "CommandId"),
-        "ce-type": reference("components/schemas", "Type"),
-        "ce-source": { "type": "string", "description": "Where it comes from; not read." },
-        "ce-time": { "type": "string", "format": "date-time", "description": "When it was sent." },
-        "ce-traceparent": { "type": "string", "description": "The W3C trace context." },
-    }));
-    schema["required"] = json!(["ce-specversion", "ce-id", "ce-type", "ce-source"]);
-    schema["description"] = json!("The prefixes `cloudEvents:`, `cloudEvents_` and `ce_` mean the same as `ce-`.");
-    schema
-}
-
-fn dead_headers() -> Value {
-    let reasons: Vec<&Reason> = Reason::DEAD.iter().chain(Reason::FAILED).collect();
-    let mut schema = headers(json!({
-        DEAD_ID: { "type": "string", "description": "What `kf-worker dead` calls it; a copy of a copy has the same." },
-        DEAD_REASON: { "type": "string", "enum": reasons, "description": "Why, in a word." },
-        DEAD_DETAIL: { "type": "string", "description": "What is wrong and what to do." },
-        DEAD_SINCE: { "type": "string", "format": "date-time", "description": "When it came here." },
-    }));
-    schema["description"] = json!("Those of the original, and these.");
-    schema
-}
-
-/// The schemas of all bodies, in the older draft that AsyncAPI builds on.
-fn schemas() -> Definitions {
-    let mut settings = SchemaSettings::draft07();
-    settings.definitions_path = "/components/schemas".into();
-    let mut schemas = command_definitions(settings.clone());
-    schemas.extend(results::definitions(settings));
-    schemas
 }
 
 fn reference(place: &str, name: &str) -> Value {

@@ -5,6 +5,7 @@
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::{DEPENDENT, dependent};
 use crate::command::KfAccount;
 use crate::outcome::Action;
 
@@ -12,7 +13,7 @@ use crate::outcome::Action;
 /// key stands twice, where it has more than 64 KiB or its `meta` more than 4 KiB, and where `revision` is written with a
 /// fraction or an exponent (`1.0`), which JSON Schema can't say.
 #[derive(JsonSchema)]
-#[schemars(title = "Command", deny_unknown_fields, transform = nickname_by_action)]
+#[schemars(deny_unknown_fields, transform = nickname_by_action)]
 #[schemars(extend("examples" = [
     { "command_id": "hr-4711-1", "action": "add", "kf_account": "test1@test", "nickname": "客服1" },
     { "command_id": "hr-4711-2", "action": "delete", "kf_account": "test1@test" },
@@ -30,7 +31,7 @@ pub struct Command {
 /// A command as a structured CloudEvent 1.0: the body of a message with the content type `application/cloudevents+json`.
 /// Attributes that are not listed are ignored.
 #[derive(JsonSchema)]
-#[schemars(title = "Command as a CloudEvent", transform = nickname_by_type)]
+#[schemars(transform = nickname_by_type)]
 #[schemars(extend("examples" = [
     {
         "specversion": "1.0", "id": "hr-4711-1", "type": "kf.add", "source": "/hr/onboarding",
@@ -108,16 +109,11 @@ enum Type {
 fn nickname_by_action(schema: &mut Schema) {
     let named = json!({ "required": ["nickname"] });
     let unnamed = json!({ "properties": { "nickname": false } });
-    schema.insert("allOf".to_owned(), json!([when("action", "add", &named), when("action", "delete", &unnamed)]));
+    schema.insert(DEPENDENT.to_owned(), dependent("action", &[("add", named), ("delete", unnamed)]));
 }
 
 fn nickname_by_type(schema: &mut Schema) {
-    let named = json!({ "properties": { "data": { "required": ["nickname"] } } });
-    let unnamed = json!({ "properties": { "data": { "properties": { "nickname": false } } } });
-    schema.insert("allOf".to_owned(), json!([when("type", "kf.add", &named), when("type", "kf.delete", &unnamed)]));
-}
-
-/// What holds as well where a field has this value.
-pub fn when(field: &str, value: &str, then: &Value) -> Value {
-    json!({ "if": { "properties": { field: { "const": value } }, "required": [field] }, "then": then })
+    let named = json!({ "properties": { "data": { "type": "object", "required": ["nickname"] } } });
+    let unnamed = json!({ "properties": { "data": { "type": "object", "properties": { "nickname": false } } } });
+    schema.insert(DEPENDENT.to_owned(), dependent("type", &[("kf.add", named), ("kf.delete", unnamed)]));
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use crate::broker::{DEAD_DETAIL, DEAD_ID, DEAD_REASON, DEAD_SINCE};
+use crate::broker::{DEAD_DETAIL, DEAD_ID, DEAD_PROOF, DEAD_REASON, DEAD_SINCE};
 use crate::command::{Content, Given};
 use crate::event::{self, History, Identity};
 use crate::outcome::{Action, Answer, Effect, Failure, Outcome, Reason};
@@ -130,7 +130,7 @@ pub fn refusal() -> Example {
 pub fn dead_letters() -> Vec<Example> {
     let headers = json!({
         DEAD_ID: event::dead_letter_id("hr-1", 0), DEAD_REASON: Reason::NicknameRefused, DEAD_DETAIL: "WeChat refused the nickname.",
-        DEAD_SINCE: "2026-03-02T08:00:01.25Z",
+        DEAD_SINCE: "2026-03-02T08:00:01.25Z", DEAD_PROOF: "6f1d7a5c0b2e4938a7d6c5b4e3f20119",
     });
     let failed = plain().into_iter().take(1).map(|command| Example {
         name: "failed",

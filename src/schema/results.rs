@@ -3,8 +3,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::commands::when;
-use super::{Definitions, tidied};
+use super::{DEPENDENT, Definitions, dependent, tidied};
 use crate::event::Envelope;
 use crate::outcome::{Action, Effect, Reason, Status};
 
@@ -16,9 +15,12 @@ pub fn definitions(settings: SchemaSettings) -> Definitions {
         keep_published(reason);
     }
     let mut definitions = generator.take_definitions(true);
-    add(&mut definitions, "Result", types());
-    add(&mut definitions, "ResultData", Status::ALL.iter().map(|status| of_status(*status)).collect());
-    add(&mut definitions, "ResultError", vec![both_or_neither()]);
+    let types = types();
+    // All three are there: the envelope holds the data, and the data holds the error.
+    definitions["Result"]["properties"]["type"]["enum"] = types.iter().map(|(name, _)| json!(name)).collect();
+    definitions["Result"][DEPENDENT] = dependent("type", &types);
+    definitions["ResultData"][DEPENDENT] = dependent("status", &Status::ALL.iter().map(|status| of_status(*status)).collect::<Vec<_>>());
+    definitions["ResultError"][DEPENDENT] = json!({ "errcode": both_or_neither() });
     definitions
 }
 
@@ -42,15 +44,9 @@ fn reasons(status: Status) -> Vec<Reason> {
     }
 }
 
-fn add(definitions: &mut Definitions, name: &str, rules: Vec<Value>) {
-    if let Some(Value::Object(schema)) = definitions.get_mut(name) {
-        schema.insert("allOf".to_owned(), Value::Array(rules));
-    }
-}
-
 /// A success has an effect; everything else has an error, with a reason of its status. What was not refused was read, so it
 /// has an action and an account.
-fn of_status(status: Status) -> Value {
+fn of_status(status: Status) -> (&'static str, Value) {
     let then = match status {
         Status::Succeeded => json!({ "required": ["action", "kf_account", "effect"], "properties": { "error": false } }),
         _ => {
@@ -60,33 +56,29 @@ fn of_status(status: Status) -> Value {
                 "properties": {
                     "effect": false,
                     "nickname_differs": false,
-                    "error": { "properties": { "reason": { "enum": reasons(status) } } },
+                    "error": { "type": "object", "properties": { "reason": { "enum": reasons(status) } } },
                 },
             })
         }
     };
-    when("status", status.as_str(), &then)
+    (status.as_str(), then)
 }
 
 /// Types of events, each with the action and the status that it stands for.
-fn types() -> Vec<Value> {
-    let mut types = vec![json!("kf.unknown.rejected")];
-    let unknown = json!({ "properties": { "data": { "properties": { "action": false, "status": { "const": Status::Rejected } } } } });
-    let mut rules = vec![when("type", "kf.unknown.rejected", &unknown)];
+fn types() -> Vec<(String, Value)> {
+    let data = |data: Value| json!({ "properties": { "data": data } });
+    let unknown = json!({ "type": "object", "properties": { "action": false, "status": { "const": Status::Rejected } } });
+    let mut types = vec![("kf.unknown.rejected".to_owned(), data(unknown))];
     for action in Action::ALL {
         for status in Status::ALL {
-            let name = format!("kf.{action}.{status}");
-            let mut data =
-                json!({ "required": ["action"], "properties": { "action": { "const": action }, "status": { "const": status } } });
+            let mut known = json!({ "type": "object", "required": ["action"], "properties": { "action": { "const": action }, "status": { "const": status } } });
             if *status == Status::Succeeded {
-                data["properties"]["effect"] = json!({ "enum": effects(*action) });
+                known["properties"]["effect"] = json!({ "enum": effects(*action) });
             }
-            rules.push(when("type", &name, &json!({ "properties": { "data": data } })));
-            types.push(json!(name));
+            types.push((format!("kf.{action}.{status}"), data(known)));
         }
     }
-    rules.insert(0, json!({ "properties": { "type": { "enum": types } } }));
-    rules
+    types
 }
 
 fn effects(action: Action) -> [Effect; 3] {
@@ -98,6 +90,6 @@ fn effects(action: Action) -> [Effect; 3] {
 
 /// WeChat answered with a number and a text, or did not answer.
 fn both_or_neither() -> Value {
-    let errmsg = |kind: &str| json!({ "properties": { "errmsg": { "type": kind } } });
-    json!({ "if": { "properties": { "errcode": { "type": "null" } } }, "then": errmsg("null"), "else": errmsg("string") })
+    let rule = |kind: &str, text: &str| json!({ "if": { "properties": { "errcode": { "type": kind } } }, "then": { "properties": { "errmsg": { "type": text } } } });
+    json!({ "allOf": [rule("null", "null"), rule("integer", "string")] })
 }
