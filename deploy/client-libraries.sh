@@ -27,8 +27,8 @@ folder=$(cd "$1" && pwd) || exit 69
 missing=()
 python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
     missing+=("Python 3.10 or newer with venv (on Debian: apt-get install python3-venv)")
-node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null ||
-    missing+=("Node 20 or newer (nodejs.org; on Debian 13: apt-get install nodejs)")
+node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null ||
+    missing+=("Node 18 or newer (on Debian: apt-get install nodejs)")
 command -v npm >/dev/null || missing+=("npm (comes with Node; on Debian: apt-get install npm)")
 for what in "${missing[@]}"; do echo "client-libraries: missing: $what" >&2; done
 [ ${#missing[@]} = 0 ] || exit 69
