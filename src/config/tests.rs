@@ -345,3 +345,44 @@ fn the_environment_goes_before_the_file_also_for_headers_with_secrets() {
     let TokenKind::Url(server) = &config.accounts.official_accounts[0].token else { panic!("another kind") };
     assert_eq!(server.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["Authorization"]);
 }
+
+#[test]
+fn the_reference_page_has_every_key_with_its_default_and_variable_and_no_other() {
+    let page = include_str!("../../docs/configuration.md");
+    let rows: Vec<Vec<&str>> = page.lines().filter(|line| line.starts_with("| `")).map(|line| line.split(" | ").collect()).collect();
+    let row = |key: &str| rows.iter().find(|row| row[0] == format!("| `{key}`"));
+    // Entries of lists are told once, whichever of them it is.
+    let told_as = |key: &str| key.split('.').filter(|word| word.parse::<usize>().is_err()).collect::<Vec<_>>().join(".");
+    let (_folder, path) = whole_example();
+    // A platform has its ticket from a file, as in the example, or from a server.
+    let (_other_folder, other) = file(&PLATFORM.replace("_file = \"/run/ticket\"", "_url = \"https://tickets.example\""));
+    let mut known = std::collections::BTreeSet::new();
+    for path in [path, other] {
+        let mut reader = reader::Reader::open(Some(&path), []).unwrap();
+        read(&mut reader, Some(&path));
+        known.extend(reader.known.iter().map(|key| told_as(key)));
+    }
+    for key in &known {
+        assert!(row(key).is_some(), "docs/configuration.md has no row for `{key}`");
+    }
+    for row in rows.iter().filter(|row| row.len() == 4) {
+        let key = row[0].trim_start_matches("| ").trim_matches('`');
+        assert!(known.contains(key), "docs/configuration.md has `{key}`, which the program does not know");
+        let variable = key.to_ascii_uppercase().split('.').collect::<Vec<_>>().join("__");
+        let (section, name) = variable.split_once("__").unwrap();
+        let names = [format!("KF_{variable}"), format!("KF_{section}__N__{name}")];
+        assert!(names.iter().any(|name| row[3].contains(name.as_str())), "`{key}` has another variable than {}", row[3]);
+    }
+    // The example holds the defaults, as another test sees to.
+    let mut section = "";
+    for line in EXAMPLE.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
+        } else if let Some((name, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            let value = value.split("  #").next().unwrap_or_default().trim();
+            let key = format!("{section}.{name}");
+            let row = row(&key).unwrap_or_else(|| panic!("docs/configuration.md has no row for `{key}`"));
+            assert!(section == "official_account" || row[2].contains(value), "the default of `{key}` is {value}, not {}", row[2]);
+        }
+    }
+}
