@@ -69,8 +69,9 @@ enum Command {
     /// Take commands and carry them out, until SIGTERM or SIGINT.
     #[command(after_help = run::EXAMPLES)]
     Run,
-    /// Read the configuration and tell every fault in it.
-    Check,
+    /// Read the configuration and tell every fault in it; with --connect, prove that all that the worker needs is there.
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Check),
     /// Show what the configuration amounts to, or an example of it.
     Config {
         #[command(subcommand)]
@@ -233,7 +234,7 @@ pub fn main() -> ExitCode {
 fn carry_out(subcommand: Command, configuration: Configuration) -> Result<Exit, Exit> {
     Ok(match subcommand {
         Command::Run => run::run(configuration.whole()?, configuration.0),
-        Command::Check => check::check(&configuration.whole()?),
+        Command::Check(asked) => check::check(&configuration, &asked),
         Command::Completions { shell } => completions::completions(shell, Arguments::command()),
         Command::Man { folder } => manual::manual(Arguments::command(), folder.as_deref()),
         Command::Config { what } => config::config(&configuration, &what),

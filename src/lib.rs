@@ -29,6 +29,7 @@
 //! | [`metrics`], [`traces`], [`readiness`], [`admin`] | what operators see |
 //! | [`systemd`] | what systemd is told: ready, alive, stopping, and what is the matter |
 //! | [`config`], [`cli`] | what operators say |
+//! | [`proof`] | what `check --connect` has looked at |
 //! | [`secret`], [`tls`] | a text that is never shown; whom the worker believes on an encrypted connection |
 //! | [`simulator`] | a faithful WeChat for demos and staging, apart from all of the above |
 //!
@@ -68,6 +69,7 @@ pub mod lanes;
 pub mod ledger;
 pub mod metrics;
 pub mod outcome;
+pub mod proof;
 pub mod readiness;
 pub mod retry;
 pub mod schema;

@@ -20,7 +20,7 @@ pub use official_account::{Credentials, Entered, Memory, OfficialAccount};
 pub use pauses::{Pause, Way};
 pub use rate::MaxRate;
 pub use roster::{Roster, Snapshot};
-pub use tokens::{NoToken, PlatformSettings, Sources, Ticket, TokenKind, TokenSource};
+pub use tokens::{NONE_KEPT, NoToken, NotLent, PlatformSettings, Sources, Ticket, TokenKind, TokenSource};
 
 use crate::ledger::KeptPause;
 use crate::metrics::Metrics;

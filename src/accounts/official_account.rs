@@ -17,7 +17,7 @@ use super::roster::{Roster, Snapshot};
 use super::tokens::{PlatformSettings, TokenSource};
 use crate::ledger::KeptPause;
 use crate::metrics::Metrics;
-use crate::outcome::{Action, Failure, Reason, Scope};
+use crate::outcome::{Action, AttemptFailure, Class, Failure, Reason, Scope};
 
 /// One Official Account.
 pub struct OfficialAccount {
@@ -252,6 +252,17 @@ impl OfficialAccount {
     /// How many kf accounts WeChat listed last, where it was asked.
     pub fn listed(&self) -> Option<usize> {
         *self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The failure of credentials that belong to another one, by an account of it that WeChat lists.
+    pub fn mismatch(&self, stranger: Option<&str>) -> AttemptFailure {
+        let ours = self.wechat_id();
+        let theirs =
+            stranger.and_then(|stranger| stranger.rsplit_once('@')).map_or_else(String::new, |(_, theirs)| format!(" (`{theirs}`)"));
+        let detail = format!(
+            "The credentials of `{ours}` belong to another Official Account{theirs}, by the accounts that WeChat lists. Correct `wechat_id`, or the credentials."
+        );
+        AttemptFailure::new(Class::ACCOUNT, Failure::new(Reason::WechatIdMismatch, detail))
     }
 
     /// Believes this of the credentials from now on.

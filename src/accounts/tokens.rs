@@ -66,6 +66,21 @@ pub enum NoToken {
     Ledger(LedgerError),
 }
 
+/// Why whoever reads beside the running worker gets no token.
+#[derive(Debug)]
+pub enum NotLent {
+    /// Its source gave none.
+    Failed(Box<AttemptFailure>),
+    /// None is kept that is still good, and to fetch one would end the worker's.
+    NoneKept,
+    /// Whether one is kept can't be found out.
+    Ledger(LedgerError),
+}
+
+/// What to know where none is kept.
+pub const NONE_KEPT: &str =
+    "The worker keeps no access token that is still good; to fetch one here would end the worker's. It fetches one with its next command.";
+
 /// After a failed fetch nobody asks again for this long; it doubles with each failure.
 const FIRST_REST: Duration = Duration::from_millis(250);
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -173,25 +188,22 @@ impl TokenSource {
     }
 
     /// A token for whoever reads beside the running worker: fetched where that ends no other, else the one that the
-    /// worker has kept.
+    /// worker has kept in its ledger, where there is one.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn borrow(&self, wechat: &WeChat, ledger: &Reader) -> Result<Token, NoToken> {
+    pub async fn borrow(&self, wechat: &WeChat, ledger: Option<&Reader>) -> Result<Token, NotLent> {
         let fetched = match &self.kind {
             Kind::Stable { app, .. } => wechat.stable_token(app, false).await,
             Kind::Url(server) => wechat.token_from(server).await,
             Kind::Legacy(_) | Kind::Authorizer { .. } | Kind::Platform(_) => {
-                let kept = ledger.token(&self.name).await.map_err(NoToken::Ledger)?.filter(|kept| kept.origin == self.origin());
+                let Some(ledger) = ledger else { return Err(NotLent::NoneKept) };
+                let kept = ledger.token(&self.name).await.map_err(NotLent::Ledger)?.filter(|kept| kept.origin == self.origin());
                 let kept = kept.filter(|kept| kept.ends_at > Timestamp::now());
-                return kept.map(|kept| Token::new(kept.access_token.expose().to_owned())).ok_or_else(|| {
-                    let detail = "The worker keeps no access token that is still good; to fetch one here would end the worker's. It fetches one with its next command.";
-                    let failure = Failure::new(Reason::TokenRefused, detail);
-                    NoToken::not_asked(AttemptFailure::new(Class::Retry, failure))
-                });
+                return kept.map(|kept| Token::new(kept.access_token.expose().to_owned())).ok_or(NotLent::NoneKept);
             }
         };
-        fetched.map(|fetched| fetched.token).map_err(NoToken::asked)
+        fetched.map(|fetched| fetched.token).map_err(|failed| NotLent::Failed(Box::new(failed)))
     }
 
     /// Throws a refused token away, if it is still the one that is held: another call may have replaced it already.

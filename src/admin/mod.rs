@@ -8,6 +8,7 @@ mod official_accounts;
 mod outcomes;
 mod page;
 mod probes;
+mod proof;
 mod words;
 
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use crate::readiness::Readiness;
 
 pub use ask::ask;
 pub use host::is_host_name;
+pub use proof::prove;
 
 /// Where the admin port is, and under which names.
 #[derive(Debug, Clone)]

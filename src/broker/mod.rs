@@ -10,6 +10,7 @@ mod names;
 mod parked;
 mod partitions;
 mod producer;
+mod proof;
 mod publisher;
 mod request;
 mod results;
@@ -33,6 +34,7 @@ pub use delivery::{DEAD_DETAIL, DEAD_ID, DEAD_PROOF, DEAD_REASON, DEAD_SINCE, De
 pub use names::Names;
 pub use partitions::{Partitions, QueueState, State};
 pub use producer::{Producer, Replies, Sending};
+pub use proof::prove;
 pub use publisher::PublishError;
 pub use results::Results;
 pub use session::{Deliveries, Session};
@@ -68,6 +70,11 @@ pub enum ConnectError {
     /// The broker can't be reached, or went away.
     #[error("{0}")]
     Unreachable(String),
+    /// The broker knows no such user, or another password. It may pass: passwords are changed on both sides, never at once.
+    #[error(
+        "the broker refuses the login: {0}. Look at user and password in `amqp.url`; with a certificate, its common name must be a user of the broker"
+    )]
+    Login(lapin::Error),
     /// The files for an encrypted connection can't be used.
     #[error("an encrypted connection to the broker can't be made: {0}")]
     Tls(#[from] TlsError),
@@ -166,12 +173,10 @@ impl ConnectError {
 
     /// A refusal while connecting is about who we are. It may pass: passwords are changed on both sides, never at once.
     fn at_login(self) -> Self {
-        if !self.is_forbidden() {
-            return self;
+        match self {
+            Self::Client(error) if Self::Client(error.clone()).is_forbidden() => Self::Login(error),
+            other => other,
         }
-        Self::Unreachable(format!(
-            "the broker refuses the login: {self}. Look at user and password in `amqp.url`; with a certificate, its common name must be a user of the broker"
-        ))
     }
 
     /// Whether trying again later is pointless: the configuration of worker or broker must change.

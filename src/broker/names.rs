@@ -84,6 +84,16 @@ impl Names {
         format!("{}-watch-{random:016x}", self.prefix)
     }
 
+    /// The queue of one who looks what it may do.
+    pub fn check(&self, mark: &str) -> String {
+        format!("{}.check-{mark}", self.prefix)
+    }
+
+    /// What all names begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Whether a queue name is one of ours, which no reply may go to.
     pub fn owns(&self, name: &str) -> bool {
         name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))

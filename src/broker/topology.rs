@@ -62,7 +62,7 @@ pub async fn prepare(connection: &Connection, settings: &Settings, names: &Names
 
 /// Refuses another number of partitions than the queues are made for: commands would be left where nobody takes them,
 /// and those of one account would be in two queues.
-async fn check_number(connection: &Connection, told: u16, names: &Names, parking: bool) -> Result<(), ConnectError> {
+pub async fn check_number(connection: &Connection, told: u16, names: &Names, parking: bool) -> Result<(), ConnectError> {
     let exists = async |name: String| Ok::<_, ConnectError>(request::look(connection, &name).await?.map(|_| name));
     let stray = match told {
         1 => exists(names.partition(0)).await?,

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Config, Exit};
-use crate::accounts::{NoToken, OfficialAccount, OfficialAccounts};
+use crate::accounts::{NONE_KEPT, NotLent, OfficialAccount, OfficialAccounts};
 use crate::drift::{Drift, compare};
 use crate::ledger::Reader;
 use crate::metrics::Metrics;
@@ -85,9 +85,10 @@ async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Resul
 async fn look_at(means: &Means, account: &OfficialAccount) -> Result<Drift, String> {
     let wanted = async || means.ledger.wanted(account.wechat_id()).await.map_err(|error| error.to_string());
     let before = wanted().await?;
-    let token = account.tokens.borrow(&means.wechat, &means.ledger).await.map_err(|error| match error {
-        NoToken::Failed { failed, .. } => format!("there is no access token ({}): {}", failed.failure.reason, failed.failure.detail),
-        NoToken::Ledger(error) => error.to_string(),
+    let token = account.tokens.borrow(&means.wechat, Some(&means.ledger)).await.map_err(|error| match error {
+        NotLent::Failed(failed) => format!("there is no access token ({}): {}", failed.failure.reason, failed.failure.detail),
+        NotLent::NoneKept => format!("there is no access token: {NONE_KEPT}"),
+        NotLent::Ledger(error) => error.to_string(),
     })?;
     let listed = account.roster.asked_since(Instant::now(), means.wechat.list(&token)).await;
     let snapshot = listed.map_err(|failed| {

@@ -83,6 +83,17 @@ impl Reader {
         })
     }
 
+    /// How many steps its form is behind this version's; fewer than none where a newer version wrote it.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub fn steps_behind(&self) -> Result<i64, LedgerError> {
+        match self {
+            Self::Sqlite(reader) => reader.steps_behind(),
+            Self::Postgres(reader) => Ok(reader.steps_behind()),
+        }
+    }
+
     /// What every known account of an Official Account should be.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod codes;
 mod hosts;
 mod http;
 mod token;
+mod whitelist;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 pub use http::BuildError;
 pub use token::{AppCredentials, Fetched, OwnServer};
+pub use whitelist::refused_address;
 
 use crate::command::Command;
 use crate::metrics::Metrics;

@@ -34,14 +34,14 @@ impl Worker {
         let mistaken = official_account.credentials() == Credentials::Mistaken;
         match listed {
             Ok(snapshot) if official_account.learn(&snapshot) == Credentials::Mistaken => {
-                Some(mismatch(official_account, snapshot.stranger(official_account.wechat_id())))
+                Some(official_account.mismatch(snapshot.stranger(official_account.wechat_id())))
             }
             Ok(_) => None,
             Err(failed) => match failed.class {
                 Class::Token | Class::TokenUnchanged { .. } => Some(failed),
                 Class::Retry if mistaken || official_account.roster.failures() < MOST_LISTS => Some(failed),
                 // What was found out stands until a list says otherwise.
-                _ if mistaken => Some(mismatch(official_account, None)),
+                _ if mistaken => Some(official_account.mismatch(None)),
                 Class::Account { .. } | Class::Permanent | Class::Bug | Class::Unknown | Class::Capacity => {
                     official_account.believe(Credentials::Believed);
                     None
@@ -130,13 +130,4 @@ impl Worker {
 /// What was listed since then still tells.
 fn recently() -> Instant {
     Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now)
-}
-
-fn mismatch(official_account: &OfficialAccount, stranger: Option<&str>) -> AttemptFailure {
-    let ours = official_account.wechat_id();
-    let theirs = stranger.and_then(|stranger| stranger.rsplit_once('@')).map_or_else(String::new, |(_, theirs)| format!(" (`{theirs}`)"));
-    let detail = format!(
-        "The credentials of `{ours}` belong to another Official Account{theirs}, by the accounts that WeChat lists. Correct `wechat_id`, or the credentials."
-    );
-    AttemptFailure::new(Class::ACCOUNT, Failure::new(Reason::WechatIdMismatch, detail))
 }

@@ -29,6 +29,7 @@ mod outages;
 mod partitions;
 mod pauses;
 mod private_postgres;
+mod proving;
 mod reading_back;
 mod reload;
 mod results;

@@ -17,6 +17,8 @@ const CENSUS: &str = "SELECT count(*), min(age_from),
 pub struct Reader {
     /// One question at a time.
     connection: tokio::sync::Mutex<Connection>,
+    /// The form in which it was found.
+    form: i32,
 }
 
 impl Reader {
@@ -29,8 +31,13 @@ impl Reader {
         match version.map_err(|error| unusable(Trouble::Failed(error)))? {
             None => Err(OpenError::Missing(url.clone())),
             Some(found) if found > schema::known() => Err(OpenError::Newer { place: url.clone(), found, known: schema::known() }),
-            Some(_) => Ok(Self { connection: connection.into() }),
+            Some(form) => Ok(Self { connection: connection.into(), form }),
         }
+    }
+
+    /// How many steps its form is behind this version's.
+    pub fn steps_behind(&self) -> i64 {
+        (schema::known() - self.form).into()
     }
 
     pub async fn wanted(&self, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {

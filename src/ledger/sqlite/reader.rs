@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::rows::{self, Millis};
-use super::{BUSY_TIMEOUT, Moved, OpenError, memory};
+use super::{BUSY_TIMEOUT, Moved, OpenError, memory, schema};
 use crate::ledger::record::CommandRecord;
 use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
 
@@ -38,6 +38,12 @@ impl Reader {
             return Err(OpenError::Moved(path.to_owned()));
         }
         Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// How many steps its form is behind this version's.
+    pub fn steps_behind(&self) -> Result<i64, LedgerError> {
+        let found: i64 = self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        Ok(schema::known() - found)
     }
 
     /// What every known account of an Official Account should be.
@@ -95,7 +101,7 @@ impl Reader {
 pub(super) fn plan(statement: &str) -> String {
     let explain = || {
         let mut connection = Connection::open_in_memory()?;
-        super::schema::migrations().to_latest(&mut connection).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        schema::migrations().to_latest(&mut connection).map_err(|_| rusqlite::Error::InvalidQuery)?;
         let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;
         let details = plan.query_map(rusqlite::params_from_iter((0..plan.parameter_count()).map(|_| 20)), |row| row.get::<_, String>(3));
         details?.collect::<rusqlite::Result<Vec<_>>>()

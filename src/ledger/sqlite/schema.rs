@@ -4,7 +4,16 @@ use rusqlite_migration::{M, Migrations};
 
 /// Every step in order; a step that was released is never changed.
 pub fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![
+    Migrations::new(steps())
+}
+
+/// The form that this version knows: SQLite's `user_version` counts the steps that were taken.
+pub fn known() -> i64 {
+    i64::try_from(steps().len()).unwrap_or(i64::MAX)
+}
+
+fn steps() -> Vec<M<'static>> {
+    vec![
         M::up(
             "
         -- One row for each command id, kept for `ledger.retention` after its outcome.
@@ -106,7 +115,7 @@ pub fn migrations() -> Migrations<'static> {
         CREATE INDEX latest_outcomes ON command (finished_at) WHERE finished_at IS NOT NULL;
         ",
         ),
-    ])
+    ]
 }
 
 #[cfg(test)]
