@@ -3,6 +3,7 @@
 
 use lapin::options::{
     BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeBindOptions, ExchangeUnbindOptions,
+    QueueBindOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation, Connection};
@@ -44,10 +45,12 @@ struct Look<'a> {
 #[derive(Default)]
 struct There {
     commands: bool,
-    /// Exchanges that the worker publishes to.
-    published_to: Vec<String>,
+    /// Exchanges that the worker publishes to, or has others publish to.
+    targets: Vec<String>,
     /// Queues that it consumes.
     consumed: Vec<String>,
+    /// Queues that it binds.
+    bound: Vec<String>,
 }
 
 impl Look<'_> {
@@ -67,11 +70,14 @@ impl Look<'_> {
         there.commands = self.exchange(proofs, names.commands()).await;
         for exchange in std::iter::once(names.events()).chain(self.settings.defer.iter().map(|(delay, _)| names.deferred(delay))) {
             if self.exchange(proofs, exchange.clone()).await {
-                there.published_to.push(exchange);
+                there.targets.push(exchange);
             }
         }
-        for queue in std::iter::once(names.dead()).chain(self.settings.defer.iter().map(|(delay, _)| names.deferred(delay))) {
-            self.queue(proofs, queue).await;
+        self.queue(proofs, names.dead()).await;
+        for queue in self.settings.defer.iter().map(|(delay, _)| names.deferred(delay)) {
+            if self.queue(proofs, queue.clone()).await {
+                there.bound.push(queue);
+            }
         }
         let told = self.settings.partitions;
         let parking = request::exchange_exists(self.connection, &names.parking()).await.unwrap_or(false);
@@ -81,12 +87,13 @@ impl Look<'_> {
             // The queues of this number would be missing beside those of another.
             Err(error) => return proofs.push(failed("partitions", &error, "")),
         }
-        if told > 1 {
-            self.exchange(proofs, names.partitions()).await;
+        if told > 1 && self.exchange(proofs, names.partitions()).await {
+            there.targets.push(names.partitions());
         }
         for queue in names.command_queues(told) {
             if self.queue(proofs, queue.clone()).await {
-                there.consumed.push(queue);
+                there.consumed.push(queue.clone());
+                there.bound.push(queue);
             }
         }
     }
@@ -143,9 +150,13 @@ impl Look<'_> {
             readable = bound.is_ok();
             proofs.push(self.permitted("read", &format!("exchange `{}`", names.commands()), bound));
         }
-        for exchange in there.published_to.iter().filter(|_| readable) {
-            let bound = self.bound_for_a_moment(exchange, &key(&mark)).await;
+        for exchange in there.targets.iter().filter(|_| readable) {
+            let bound = self.exchange_bound_for_a_moment(exchange, &key(&mark)).await;
             proofs.push(self.permitted("write", &format!("exchange `{exchange}`"), bound));
+        }
+        for queue in there.bound.iter().filter(|_| readable && self.settings.topology == Topology::Declare) {
+            let bound = self.queue_bound_for_a_moment(queue, &key(&mark)).await;
+            proofs.push(self.permitted("write", &format!("queue `{queue}`"), bound));
         }
         for queue in &there.consumed {
             let asked = self.may_consume(queue).await;
@@ -192,7 +203,7 @@ impl Look<'_> {
 
     /// Binds an exchange to that of the commands by a key that nobody publishes with, and takes that back at once: who may do
     /// that may write to it.
-    async fn bound_for_a_moment(&self, exchange: &str, key: &str) -> Result<(), ConnectError> {
+    async fn exchange_bound_for_a_moment(&self, exchange: &str, key: &str) -> Result<(), ConnectError> {
         let channel = within(self.connection.create_channel()).await?;
         let source = self.names.commands();
         let (target, source) = (exchange, source.as_str());
@@ -200,6 +211,15 @@ impl Look<'_> {
         within(channel.exchange_bind(target.into(), source.into(), key.into(), options, FieldTable::default())).await?;
         let options = ExchangeUnbindOptions::default();
         within(channel.exchange_unbind(target.into(), source.into(), key.into(), options, FieldTable::default())).await
+    }
+
+    /// The same for a queue, which the worker binds whenever it starts.
+    async fn queue_bound_for_a_moment(&self, queue: &str, key: &str) -> Result<(), ConnectError> {
+        let channel = within(self.connection.create_channel()).await?;
+        let source = self.names.commands();
+        let source = source.as_str();
+        within(channel.queue_bind(queue.into(), source.into(), key.into(), QueueBindOptions::default(), FieldTable::default())).await?;
+        within(channel.queue_unbind(queue.into(), source.into(), key.into(), FieldTable::default())).await
     }
 
     /// Asks for a message where only a consumer is given any: RabbitMQ looks at the permission first. Were the queue made

@@ -46,7 +46,7 @@ const WORTH_A_BAR: usize = 16;
 
 /// Checks what is asked for. No secret is shown.
 pub fn check(configuration: &Configuration, asked: &Check) -> Exit {
-    let config = match load(configuration.file(), std::env::vars()) {
+    let config = match load(configuration.file(), std::env::vars_os()) {
         Ok(config) => config,
         Err(faults) => {
             tell_faults(&faults, asked.json);

@@ -82,6 +82,8 @@ async fn nothing_is_wrong(mut stage: Stage) {
         ("read", format!("queue `{prefix}.commands`")),
         ("write", format!("exchange `{prefix}.events`")),
         ("write", format!("exchange `{prefix}.deferred.1s`")),
+        ("write", format!("queue `{prefix}.deferred.1s`")),
+        ("write", format!("queue `{prefix}.commands`")),
     ] {
         beside.assert(&format!("permission to {permission}"), "ok", &on);
     }
