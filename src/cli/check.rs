@@ -32,8 +32,8 @@ pub struct Check {
 
 /// What stands below its help.
 pub const EXAMPLES: &str = "Examples:
-  kf-worker check                                             before a deployment: every fault at once
-  kf-worker check --connect                                   on the machine where the worker will run
+  kf-worker check                                            # before a deployment: every fault at once
+  kf-worker check --connect                                  # on the machine where the worker will run
   kf-worker check --connect --json | jq 'select(.result != \"ok\")'
 
 With --connect each line begins with ok, missing (the worker makes it), unproven, or FAILED with what to do. Exit code 0; 69 where

@@ -126,17 +126,37 @@ fn csv_rows(bytes: &[u8], batch: &str) -> Vec<Row> {
         Ok(columns) => columns,
         Err(what) => return vec![(1, Err(what))],
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut lines) = (Vec::new(), LineCount { bytes, counted: 0, line: 1 });
     for (record, row) in reader.records().zip(1u64..) {
-        let line = match &record {
-            Ok(record) => record.position().map(csv::Position::line),
-            Err(error) => error.position().map(csv::Position::line),
+        let position = match &record {
+            Ok(record) => record.position(),
+            Err(error) => error.position(),
         };
-        let line = line.unwrap_or(row + 1);
+        let line = position.map_or(row + 1, |position| lines.of_row_from(position.byte()));
         let order = record.map_err(in_words).and_then(|record| columns.order(&record, line, &format!("{batch}/{row}")));
         rows.push((line, order));
     }
     rows
+}
+
+/// Counts lines as people see them. The reader's own count leaves out the second half of a line's end, and empty lines.
+struct LineCount<'a> {
+    bytes: &'a [u8],
+    /// Up to here they are counted.
+    counted: usize,
+    line: u64,
+}
+
+impl LineCount<'_> {
+    /// The line of the row that begins there, behind ends of lines. Rows are asked for in their order.
+    fn of_row_from(&mut self, offset: u64) -> u64 {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX).clamp(self.counted, self.bytes.len());
+        let blank = self.bytes[offset..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let passed = &self.bytes[self.counted..offset + blank];
+        self.counted = offset + blank;
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.line
+    }
 }
 
 /// What the reader says, without the line that is told anyway.
