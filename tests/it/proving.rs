@@ -244,6 +244,12 @@ async fn what_can_not_be_reached_or_had_is_told_and_everything_else_too() {
     away.assert("Official Account other", "unreachable", "there is no access token (unreachable)");
     away.assert("admin port", "ok", "is free");
 
+    let lines = kf_worker().args(["check", "--connect", "--config"]).arg(stage.path("checked.toml")).output().await.expect("it runs");
+    let lines = String::from_utf8(lines.stdout).expect("text");
+    assert!(lines.starts_with("The configuration is sound.\n"), "{lines}");
+    assert!(lines.lines().any(|line| line.starts_with("FAILED    broker: the broker can't be reached")), "{lines}");
+    assert!(lines.lines().any(|line| line.starts_with("ok        admin port: ")), "{lines}");
+
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     settings.set("admin.listen", taken.local_addr().expect("it is bound").to_string());
     settings.set("ledger.url", format!("sqlite:{}", stage.path("nowhere").join("ledger.db").display()));

@@ -10,6 +10,7 @@ for_every_database! {
     the_trail_is_read_oldest_first_part_by_part_and_whole,
     the_trail_is_narrowed_by_account_action_status_and_time,
     the_newest_of_the_trail_are_its_end,
+    a_ledger_is_told_of_by_its_form_before_a_worker_opens_it,
     a_ledger_of_an_older_form_gets_its_index_and_keeps_what_it_holds,
 }
 
@@ -220,6 +221,40 @@ async fn the_newest_of_the_trail_are_its_end(fixture: Fixture) {
     assert_eq!(newest(3, &Sought::default(), all()).await, ["2", "3", "1"]);
     assert_eq!(newest(9, &Sought::default(), all()).await, ["2", "3", "1"]);
     assert_eq!(newest(1, &adds, Stretch::between(None, Some(Timestamp::from_second(30).unwrap()))).await, ["3"]);
+}
+
+async fn a_ledger_is_told_of_by_its_form_before_a_worker_opens_it(fixture: Fixture) {
+    use crate::proof::Verdict;
+    let place = fixture.settings().place;
+    let told = async || {
+        let (proof, reader) = prove(&place).await;
+        (proof.verdict, proof.detail, reader.is_some())
+    };
+    let (verdict, detail, readable) = told().await;
+    assert_eq!((verdict, readable), (Verdict::Missing, false), "{detail}");
+    assert!(detail.contains("kf-worker run"), "{detail}");
+    if let Fixture::Sqlite(folder) = &fixture {
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+    }
+    let ledger = fixture.open().await;
+    ticket(&ledger, "+1").await;
+    let (verdict, detail, readable) = told().await;
+    assert_eq!((verdict, readable), (Verdict::Ok, true), "{detail}");
+    assert!(detail.contains("1 unfinished"), "{detail}");
+    drop(ledger);
+    drop(fixture.open().await);
+    fixture.age();
+    let (verdict, detail, _) = told().await;
+    assert!(verdict == Verdict::Ok && detail.contains("brings it to this version's form"), "{detail}");
+    match &fixture {
+        Fixture::Sqlite(folder) => {
+            let connection = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
+            connection.execute_batch("PRAGMA user_version = 99").unwrap();
+        }
+        Fixture::Postgres(database) => database.execute("UPDATE kf_worker.version SET version = 99"),
+    }
+    let (verdict, detail, _) = told().await;
+    assert!(verdict == Verdict::Wrong && detail.contains("newer version"), "{detail}");
 }
 
 async fn a_ledger_of_an_older_form_gets_its_index_and_keeps_what_it_holds(fixture: Fixture) {
