@@ -7,6 +7,7 @@ mod dead;
 #[cfg(test)]
 mod documents;
 mod drift;
+mod exit;
 mod healthcheck;
 mod ledger;
 mod manual;
@@ -40,6 +41,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::broker;
 use crate::config::{Config, Faults, load, load_broker, load_ledger};
 use crate::ledger::Place;
+use exit::Exit;
 
 /// Adds and deletes WeChat customer-service accounts on command from RabbitMQ, each command exactly one outcome.
 #[derive(Parser)]
@@ -200,22 +202,6 @@ fn in_runtime<T>(work: impl Future<Output = T>) -> Result<T, Exit> {
 enum LogFormat {
     Text,
     Json,
-}
-
-/// How a subcommand ended, as an exit code of the contract (the numbers of `sysexits.h`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    Done = 0,
-    Failed = 1,
-    Usage = 2,
-    Unavailable = 69,
-    Configuration = 78,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
 }
 
 /// Parses the arguments, does what they say, and answers the exit code. Data goes to stdout, everything else to stderr.

@@ -1,5 +1,6 @@
 //! The programs that the demo starts, and stops again: a private RabbitMQ, the WeChat simulator and the worker.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -76,6 +77,8 @@ impl Stage {
 
         self.admin = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.to_string();
         fs::write(self.config(), self.configuration())?;
+        // It holds a secret, as a real one does.
+        fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600))?;
         let mut worker = Command::new(binary("kf-worker")?);
         worker.args(["run", "--config"]).arg(self.config()).stderr(fs::File::create(self.log())?).stdout(Stdio::null());
         self.worker = Some(start(&mut worker)?);

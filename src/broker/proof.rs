@@ -6,7 +6,7 @@ use lapin::options::{
     QueueBindOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Confirmation, Connection};
+use lapin::{BasicProperties, Confirmation, Connection, ExchangeKind};
 
 use super::names::Names;
 use super::session::connect;
@@ -20,9 +20,8 @@ pub async fn prove(settings: &Settings) -> Vec<Proof> {
         Ok(connection) => connection,
         Err(error) => return vec![failed(what, &error, "")],
     };
-    let uri = &settings.url.0;
-    let login = format!("logged in at {} as `{}`, vhost `{}`", settings.url, uri.authority.userinfo.username, uri.vhost);
     let look = Look { connection: &connection, settings, names: Names::new(&settings.prefix) };
+    let login = format!("logged in at {} as {}, vhost `{}`", settings.url, look.user(), settings.url.0.vhost);
     let mut proofs = vec![Proof::ok(what, login), look.other_workers().await];
     let mut there = There::default();
     look.topology(&mut proofs, &mut there).await;
@@ -129,16 +128,21 @@ impl Look<'_> {
         let (names, mark) = (&self.names, format!("{:016x}", rand::random::<u64>()));
         let queue = names.check(&mark);
         let what = "permission to configure";
+        if there.commands && self.settings.topology == Topology::Declare {
+            // What exists as it would be declared stays as it is.
+            let declared = request::exchange(self.connection, &names.commands(), ExchangeKind::Topic, false).await;
+            proofs.push(self.permitted("configure", &format!("exchange `{}`", names.commands()), declared));
+        }
+        if self.settings.alone {
+            // It goes with this connection, and a worker that starts meanwhile waits for longer than that.
+            let owned = request::own(self.connection, &names.sqlite_owner()).await;
+            proofs.push(self.permitted("configure", &format!("queue `{}`", names.sqlite_owner()), owned.map(drop)));
+        }
         let own = request::own(self.connection, &queue).await;
         match &own {
             Ok(_) => proofs.push(Proof::ok(what, format!("an exclusive queue `{queue}` could be declared"))),
-            // A worker that only checks, and holds no queue of its own, declares nothing.
-            Err(error) if error.is_forbidden() && self.settings.topology == Topology::Check && !self.settings.alone => {
-                proofs.push(Proof::unproven(what, "refused, and not needed, since `amqp.topology` is \"check\""));
-            }
-            Err(error) => {
-                proofs.push(failed(what, error, &self.grant("configure", &format!("queues and exchanges under `{}.`", names.prefix()))))
-            }
+            Err(error) if error.is_forbidden() => proofs.push(self.lacks_own(what)),
+            Err(error) => proofs.push(failed(what, error, "")),
         }
         if own.is_ok() {
             let sent = self.publish_to_self(&queue).await;
@@ -148,7 +152,10 @@ impl Look<'_> {
         if own.is_ok() && there.commands {
             let bound = request::bind_queue(self.connection, &queue, &names.commands(), &key(&mark)).await;
             readable = bound.is_ok();
-            proofs.push(self.permitted("read", &format!("exchange `{}`", names.commands()), bound));
+            proofs.push(match bound.as_ref().is_err_and(|error| is_refused(error, &queue)) {
+                true => self.lacks_own("permission to read"),
+                false => self.permitted("read", &format!("exchange `{}`", names.commands()), bound),
+            });
         }
         for exchange in there.targets.iter().filter(|_| readable) {
             let bound = self.exchange_bound_for_a_moment(exchange, &key(&mark)).await;
@@ -170,6 +177,17 @@ impl Look<'_> {
         proofs.push(Proof::unproven("what nobody can prove before", format!("{rest}. `kf-worker run` tells at once")));
     }
 
+    /// Without queues of our own nothing is wrong, and less can be told.
+    fn lacks_own(&self, what: &str) -> Proof {
+        let check = self.names.check("");
+        let user = self.user();
+        Proof::unproven(what, format!("to have it proven, grant {user} configure and write on names that begin with `{check}`"))
+    }
+
+    fn user(&self) -> String {
+        self.settings.url.user().map_or_else(|| "the user whom the certificate names".to_owned(), |user| format!("the user `{user}`"))
+    }
+
     fn permitted(&self, verb: &str, on: &str, proven: Result<(), ConnectError>) -> Proof {
         let what = format!("permission to {verb}");
         match proven {
@@ -179,11 +197,8 @@ impl Look<'_> {
     }
 
     fn grant(&self, verb: &str, on: &str) -> String {
-        let uri = &self.settings.url.0;
-        format!(
-            ". Grant the user `{}` the permission {verb} on {on} in the vhost `{}` (rabbitmqctl set_permissions)",
-            uri.authority.userinfo.username, uri.vhost
-        )
+        let (user, vhost) = (self.user(), &self.settings.url.0.vhost);
+        format!(". Grant {user} the permission {verb} on {on} in the vhost `{vhost}` (rabbitmqctl set_permissions)")
     }
 
     /// Sends a message to our own queue, which goes with the connection.
@@ -236,6 +251,15 @@ impl Look<'_> {
             Err(error) if error.is_locked() => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Whether it was this that the user was refused. Of what takes part in a binding the broker names the refused one in its text
+/// alone.
+fn is_refused(error: &ConnectError, name: &str) -> bool {
+    match error {
+        ConnectError::Client(said) | ConnectError::Refused { error: said, .. } => error.is_forbidden() && said.to_string().contains(name),
+        _ => false,
     }
 }
 

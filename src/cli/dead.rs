@@ -104,8 +104,7 @@ pub fn dead(settings: &Settings, what: Dead) -> Exit {
         Ok(Err(error)) => {
             super::tell(format_args!("{error}"));
             match error {
-                DeadError::Connect(error) if error.needs_an_operator() => Exit::Configuration,
-                DeadError::Connect(_) => Exit::Unavailable,
+                DeadError::Connect(error) => Exit::from(&error),
                 DeadError::Publish(_) | DeadError::NoSuchId(_) => Exit::Failed,
             }
         }

@@ -6,13 +6,14 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::outcomes::shown;
 use super::{Config, Exit};
 use crate::accounts::{NONE_KEPT, NotLent, OfficialAccount, OfficialAccounts};
 use crate::drift::{Drift, compare};
-use crate::ledger::Reader;
+use crate::ledger::{OpenError, Reader};
 use crate::metrics::Metrics;
 use crate::traces::Traces;
-use crate::wechat::WeChat;
+use crate::wechat::{BuildError, WeChat};
 
 /// What stands below its help.
 pub const EXAMPLES: &str = "Examples:
@@ -33,13 +34,27 @@ pub fn drift(config: Config, wechat_ids: &[String], json: bool) -> Exit {
     }
     let compared = super::in_runtime(async { compare_all(config, wechat_ids, json).await });
     match compared {
-        Ok(Ok(exit)) => exit,
-        Ok(Err(message)) => {
-            super::tell(message);
-            Exit::Configuration
+        Ok(Ok(exit)) | Err(exit) => exit,
+        Ok(Err(error)) => {
+            super::tell(&error);
+            match error {
+                DriftError::Ledger(error) => Exit::from(&error),
+                DriftError::WeChat(_) => Exit::Configuration,
+                DriftError::Metrics(_) => Exit::Failed,
+            }
         }
-        Err(exit) => exit,
     }
+}
+
+/// Why nothing can be compared.
+#[derive(Debug, thiserror::Error)]
+enum DriftError {
+    #[error("the metrics can't be made: {0}")]
+    Metrics(String),
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    #[error(transparent)]
+    WeChat(#[from] BuildError),
 }
 
 /// What comparing needs.
@@ -48,11 +63,11 @@ struct Means {
     ledger: Reader,
 }
 
-async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Result<Exit, String> {
+async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Result<Exit, DriftError> {
     // Nobody reads these metrics; the parts count all the same.
-    let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
-    let ledger = Reader::open(&config.ledger.place).await.map_err(|error| error.to_string())?;
-    let wechat = WeChat::new(config.wechat, Arc::clone(&metrics), Traces::default()).map_err(|error| error.to_string())?;
+    let metrics = Arc::new(Metrics::new().map_err(|error| DriftError::Metrics(error.to_string()))?);
+    let ledger = Reader::open(&config.ledger.place).await?;
+    let wechat = WeChat::new(config.wechat, Arc::clone(&metrics), Traces::default())?;
     let means = Means { wechat, ledger };
     let all = OfficialAccounts::new(&config.accounts, config.retry.budget, metrics).all();
     let asked = all.into_iter().filter(|account| wechat_ids.is_empty() || wechat_ids.iter().any(|id| id == account.wechat_id()));
@@ -112,13 +127,14 @@ fn print(wechat_id: &str, drift: &Drift, json: bool) {
     let (gone, more, named) = (missing.len(), unexpected.len(), renamed.len());
     super::print(format_args!("{wechat_id}: {gone} missing, {more} unexpected, {named} differently named; {listed} of 100 accounts"));
     for kf_account in missing {
-        super::print(format_args!("  missing     {kf_account}"));
+        super::print(format_args!("  missing     {}", shown(kf_account)));
     }
     for other in unexpected {
         let why = if other.deleted { "deleted by its last command" } else { "no command ever named it" };
-        super::print(format_args!("  unexpected  {} ({why})", other.kf_account));
+        super::print(format_args!("  unexpected  {} ({why})", shown(&other.kf_account)));
     }
     for other in renamed {
-        super::print(format_args!("  renamed     {} (asked for: {}, listed: {})", other.kf_account, other.asked_for, other.listed));
+        let [kf_account, asked_for, listed] = [&other.kf_account, &other.asked_for, &other.listed].map(|text| shown(text));
+        super::print(format_args!("  renamed     {kf_account} (asked for: {asked_for}, listed: {listed})"));
     }
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::{Config, Configuration, Exit};
-use crate::ledger::{self, Ledger, MoveError, OpenError, Place};
+use crate::ledger::{self, Ledger, MoveError, Place};
 use crate::metrics::Metrics;
 
 #[derive(Subcommand)]
@@ -123,7 +123,7 @@ fn prune(config: &Config, json: bool) -> Exit {
     let bar = progress_bar("{spinner} {pos} outcomes forgotten");
     let pruned = super::in_runtime(async {
         let metrics = Metrics::new().map_err(|error| (Exit::Failed, error.to_string()))?;
-        let ledger = Ledger::open(&config.ledger, Arc::new(metrics)).await.map_err(|error| (open_exit(&error), error.to_string()))?;
+        let ledger = Ledger::open(&config.ledger, Arc::new(metrics)).await.map_err(|error| (Exit::from(&error), error.to_string()))?;
         let forgotten = ledger.prune_all(|forgotten| bar.set_position(forgotten as u64)).await;
         forgotten.map_err(|error| (Exit::Failed, error.to_string()))
     });
@@ -152,13 +152,9 @@ fn usage(message: &str) -> Exit {
     Exit::Usage
 }
 
-fn open_exit(error: &OpenError) -> Exit {
-    if error.may_pass() { Exit::Unavailable } else { Exit::Configuration }
-}
-
 fn exit_of(error: &MoveError) -> Exit {
     match error {
-        MoveError::Open(error) => open_exit(error),
+        MoveError::Open(error) => Exit::from(error),
         MoveError::Source(_) | MoveError::Target(_) | MoveError::Differ { .. } | MoveError::Disturbed => Exit::Failed,
         MoveError::Occupied(_) | MoveError::Used(_) | MoveError::Moved => Exit::Configuration,
     }

@@ -67,8 +67,7 @@ pub fn partitions(config: &Config, what: What) -> Exit {
         Ok(Err(error)) => {
             super::tell(format_args!("{error}"));
             match error {
-                PartitionsError::Connect(error) if error.needs_an_operator() => Exit::Configuration,
-                PartitionsError::Connect(_) => Exit::Unavailable,
+                PartitionsError::Connect(error) => Exit::from(&error),
                 _ => Exit::Failed,
             }
         }

@@ -23,7 +23,7 @@ pub fn show(place: &Place, command_id: &str, json: bool) -> Exit {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             super::tell(format_args!("{error}"));
-            return if error.may_pass() { Exit::Unavailable } else { Exit::Configuration };
+            return Exit::from(&error);
         }
         Err(exit) => return exit,
     };
@@ -47,7 +47,7 @@ pub fn show(place: &Place, command_id: &str, json: bool) -> Exit {
         }
         Err(error) => {
             super::tell(format_args!("{error}"));
-            return Exit::Failed;
+            return Exit::from(&error);
         }
     }
     Exit::Done

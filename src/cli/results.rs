@@ -93,10 +93,8 @@ pub fn results(configuration: &Configuration, asked: &Results) -> Result<Exit, E
     };
     super::tell(&error);
     Ok(match error {
-        ResultsError::Open(error) if error.may_pass() => Exit::Unavailable,
-        ResultsError::Open(_) => Exit::Configuration,
-        ResultsError::Ledger(LedgerError::Postgres(_)) => Exit::Unavailable,
-        ResultsError::Ledger(_) => Exit::Failed,
+        ResultsError::Open(error) => Exit::from(&error),
+        ResultsError::Ledger(error) => Exit::from(&error),
     })
 }
 

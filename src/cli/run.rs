@@ -104,14 +104,11 @@ fn on_change(file: Option<PathBuf>, mut secret_files: SecretFiles, changes: mpsc
 fn report(error: &RunError) -> Exit {
     super::tell(format_args!("{error}"));
     match error {
-        RunError::Ledger(error) if error.may_pass() => Exit::Unavailable,
+        RunError::Ledger(error) => Exit::from(error),
         RunError::Memory(LedgerError::Postgres(_)) => Exit::Unavailable,
-        RunError::Ledger(_)
-        | RunError::Memory(_)
-        | RunError::Admin(_)
-        | RunError::WeChat(_)
-        | RunError::Traces(_)
-        | RunError::GaveUp(GaveUp::Refused(_)) => Exit::Configuration,
+        RunError::Memory(_) | RunError::Admin(_) | RunError::WeChat(_) | RunError::Traces(_) | RunError::GaveUp(GaveUp::Refused(_)) => {
+            Exit::Configuration
+        }
         RunError::GaveUp(GaveUp::Unreachable(_)) => Exit::Unavailable,
         RunError::Metrics(_) => Exit::Failed,
     }

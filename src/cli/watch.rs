@@ -30,7 +30,7 @@ pub fn watch(settings: &Settings, filter: &Filter, json: bool) -> Exit {
         Ok(None) => Exit::Done,
         Ok(Some(error)) => {
             tell(&error);
-            if error.needs_an_operator() { Exit::Configuration } else { Exit::Unavailable }
+            Exit::from(&error)
         }
         Err(exit) => exit,
     }

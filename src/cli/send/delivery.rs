@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::order::Order;
-use super::report::Report;
+use super::report::{Report, Standing};
 use crate::broker::{ConnectError, Producer, PublishError, Replies, Sending, Settings};
 use crate::event::{self, Told};
 use crate::metrics::Metrics;
@@ -146,7 +146,7 @@ impl<'a> Delivery<'a> {
                 }
                 Some(index) = confirms.recv() => self.note_sent(index),
                 reply = next(&mut replies) => self.take(&reply.ok_or(SendError::Lost)?, report),
-                _ = tell.tick() => report.tell(self.done, producer.is_blocked()),
+                _ = tell.tick() => report.tell(&Standing { done: self.done, all_sent: !is_sending, blocked: producer.is_blocked() }),
             }
             report.show(self.done);
         }

@@ -1,7 +1,10 @@
 //! What people are shown while commands are sent, and at the end of it.
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt::Write;
 use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::delivery::{Answer, Progress};
 use super::order::Order;
@@ -12,23 +15,38 @@ use crate::outcome::{Action, Status};
 /// A bar where somebody looks, and lines now and then elsewhere.
 pub struct Report {
     bar: ProgressBar,
-    /// What the numbers count.
-    what: &'static str,
+    /// Results go to a terminal: the bar makes way for them.
+    shares_terminal: bool,
+    wait: bool,
     json: bool,
+}
+
+/// How far it has come.
+pub struct Standing {
+    /// How many are answered, where results are waited for, and else sent.
+    pub done: usize,
+    /// Every command is in a queue.
+    pub all_sent: bool,
+    /// The broker takes nothing for now.
+    pub blocked: bool,
 }
 
 impl Report {
     /// For so many orders. A single one needs no bar.
     pub fn new(orders: usize, wait: bool, json: bool) -> Self {
-        let what = if wait { "results" } else { "sent" };
         let target = match std::io::stderr().is_terminal() && orders > 1 {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
-        let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left");
+        let what = if wait { "results" } else { "sent" };
+        let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{rate}}/s  {{eta}} left");
         let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            // A bar that can't be drawn is missed by nobody.
+            let _ = write!(out, "{:.0}", state.per_sec());
+        });
         let bar = ProgressBar::with_draw_target(Some(orders as u64), target).with_style(style);
-        Self { bar, what, json }
+        Self { bar, shares_terminal: std::io::stdout().is_terminal(), wait, json }
     }
 
     /// Draws how many are done.
@@ -37,19 +55,29 @@ impl Report {
     }
 
     /// Says how far it has come, where no bar shows it, and what holds it up.
-    pub fn tell(&self, done: usize, blocked: bool) {
-        if blocked {
-            self.say(format_args!("the broker takes nothing for now: it is short of memory or disk; waiting"));
-        }
+    pub fn tell(&self, standing: &Standing) {
+        let Standing { done, all_sent, blocked } = *standing;
         let of = self.bar.length().unwrap_or_default();
-        if of == 1 {
-            self.say(format_args!(
-                "no result yet; the command is safe in its queue, waiting on (Ctrl-C ends the waiting, not the command)"
-            ));
+        if blocked {
+            self.say("the broker takes nothing for now: it is short of memory or disk; waiting");
+        } else if of == 1 && all_sent {
+            self.say("no result yet; the command is safe in its queue, waiting on (Ctrl-C ends the waiting, not the command)");
+        } else if of == 1 {
+            self.say("the broker has not confirmed the command yet; waiting");
         } else if self.bar.is_hidden() {
-            let left = HumanDuration(self.bar.eta());
-            self.say(format_args!("{done} of {of} {} ({:.0}/s, {left} left)", self.what, self.bar.per_sec()));
+            let what = if self.wait { "have a result" } else { "are sent" };
+            self.say(format_args!("{done} of {of} {what}{}", self.pace(done, of)));
         }
+    }
+
+    /// How fast they come, and how long the rest takes at that.
+    fn pace(&self, done: usize, of: u64) -> String {
+        let rate = done as f64 / self.bar.elapsed().as_secs_f64();
+        if rate < 0.1 {
+            return String::new();
+        }
+        let left = Duration::from_secs_f64((of as f64 - done as f64) / rate);
+        format!(" ({rate:.0}/s, {} left)", HumanDuration(left))
     }
 
     /// Says something beside the bar.
@@ -59,10 +87,12 @@ impl Report {
 
     /// Shows a result: the data on stdout.
     pub fn result(&self, order: &Order, answer: &Answer) {
-        self.bar.suspend(|| match self.json {
-            true => cli::print(as_json(order, answer)),
-            false => cli::print(in_words(order, answer)),
-        });
+        let line = if self.json { as_json(order, answer) } else { in_words(order, answer) };
+        if self.shares_terminal {
+            self.bar.suspend(|| cli::print(line));
+        } else {
+            cli::print(line);
+        }
     }
 
     /// Takes the bar away.

@@ -137,6 +137,19 @@ async fn a_platforms_token_is_borrowed_from_the_running_worker_and_never_fetched
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_no_fault_of_the_configuration() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker().await;
+    for arguments in [["drift"].as_slice(), &["result", "c1"], &["results"]] {
+        let mut command = kf_worker();
+        command.arg("--config").arg(worker.config()).args(arguments).env("KF_LEDGER__URL", "postgres://kf@127.0.0.1:1/kf");
+        let output = command.output().await.expect("the program runs");
+        assert_eq!(output.status.code(), Some(69), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_watch_shows_what_differs_as_metrics() {
     let mut stage = Stage::new().await;
     let mut settings = stage.settings();
