@@ -12,6 +12,7 @@ mod healthcheck;
 mod ledger;
 mod manual;
 mod outcomes;
+mod output;
 mod partitions;
 mod result;
 mod results;
@@ -21,27 +22,18 @@ mod send;
 mod watch;
 mod when;
 
-use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use jiff::Timestamp;
 use rustix::process::DumpableBehavior;
-use serde_json::json;
-use tracing::Level;
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::broker;
 use crate::config::{Config, Faults, load, load_broker, load_ledger};
 use crate::ledger::Place;
 use exit::Exit;
+use output::{LogFormat, print, start_logging, tell};
 
 /// Adds and deletes WeChat customer-service accounts on command from RabbitMQ, each command exactly one outcome.
 #[derive(Parser)]
@@ -156,30 +148,6 @@ enum Command {
     },
 }
 
-/// Prints a line of data. Where nobody reads any more (`… | head`) the program ends, since its work is for the reader.
-fn print(line: impl fmt::Display) {
-    if writeln!(std::io::stdout(), "{line}").is_err() {
-        std::process::exit(Exit::Failed as i32);
-    }
-}
-
-/// How log lines are written, once that is known.
-static LOG_FORMAT: OnceLock<LogFormat> = OnceLock::new();
-
-/// Tells a person something; whoever reads JSON reads it as a log line. Where that can't be written, the exit code still
-/// says how it ended.
-fn tell(line: impl fmt::Display) {
-    let mut stderr = std::io::stderr();
-    let _ = match LOG_FORMAT.get() {
-        Some(LogFormat::Json) => {
-            let (timestamp, message) = (Timestamp::now(), line.to_string());
-            let line = json!({"timestamp": timestamp, "level": "ERROR", "fields": {"message": message}, "target": module_path!()});
-            writeln!(stderr, "{line}")
-        }
-        Some(LogFormat::Text) | None => writeln!(stderr, "kf-worker: {line}"),
-    };
-}
-
 /// Runs what needs the network to its end.
 ///
 /// # Errors
@@ -196,12 +164,6 @@ fn in_runtime<T>(work: impl Future<Output = T>) -> Result<T, Exit> {
     // A thread that still does blocking work must not keep a process alive that has ended.
     runtime.shutdown_background();
     Ok(result)
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 /// Parses the arguments, does what they say, and answers the exit code. Data goes to stdout, everything else to stderr.
@@ -271,21 +233,4 @@ fn told<T>(read: Result<T, Faults>) -> Result<T, Exit> {
 /// the kernel refuses, everything works as well.
 fn keep_memory_private() {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-fn start_logging(format: LogFormat) {
-    // The broker's client takes it for an error when something that is asked for isn't there; what matters we tell ourselves.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
-    // What libraries say of their work shows whole messages, passwords and nicknames included, whatever RUST_LOG asks for.
-    let ours = filter_fn(|metadata| metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || *metadata.level() <= Level::INFO);
-    // A log that can't be written must not end a worker: told of it, the library would panic.
-    let logs = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
-    let logs = match format {
-        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-        LogFormat::Json => logs.json().boxed(),
-    };
-    tracing_subscriber::registry().with(logs.with_filter(filter.and(ours))).init();
-    // The first to say it is this one.
-    let _ = LOG_FORMAT.set(format);
-    std::panic::set_hook(Box::new(|panic| tell(panic)));
 }

@@ -4,6 +4,7 @@ mod batch;
 mod delivery;
 mod failed;
 mod order;
+mod progress;
 mod report;
 
 use std::path::PathBuf;
@@ -17,8 +18,9 @@ use super::{Configuration, Exit};
 use crate::broker::Settings;
 use crate::outcome::Action;
 use batch::Format;
-use delivery::{Delivery, Progress};
+use delivery::Delivery;
 use order::{Fields, Order};
+use progress::Progress;
 use report::{Report, Summary};
 
 /// What stands below its help.

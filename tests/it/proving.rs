@@ -143,6 +143,11 @@ async fn what_the_user_may_not_do_is_told_with_what_to_grant() {
     settings.set("amqp.topology", "check");
     // Its ledger is in a file, so that it declares the queue of the one that has it.
     check(&stage, &settings).await.assert("permission to configure", "wrong", "Grant the user `kf`");
+    // Who has all the rights that it needs, and no other, lacks nothing.
+    node.control(&["set_permissions", "kf", &format!("^{prefix}\\.sqlite-owner$"), all, all]);
+    let told = check(&stage, &settings).await;
+    assert_eq!((told.exit, told.faults().len()), (Some(0), 0), "{:#?}", told.lines);
+    told.assert("permission to configure", "unproven", "to have it proven, grant the user `kf` configure and write");
     settings.set("amqp.topology", "declare");
 
     let but_events = format!("^(amq\\.default|{prefix}\\.(commands|dead|deferred|check|sqlite).*)$");

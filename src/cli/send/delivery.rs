@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::order::Order;
+use super::progress::{Answer, Progress};
 use super::report::{Report, Standing};
 use crate::broker::{ConnectError, Producer, PublishError, Replies, Sending, Settings};
 use crate::event::{self, Told};
 use crate::metrics::Metrics;
-use crate::outcome::Status;
 use crate::retry;
 
 /// Orders that are under way at once, each of another account than the others.
@@ -50,34 +50,6 @@ impl SendError {
     fn may_pass(&self) -> bool {
         !self.needs_an_operator() && !matches!(self, Self::Publish(PublishError::Unroutable(_)) | Self::Metrics(_))
     }
-}
-
-/// What became of an order.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The result's data, byte for byte.
-    pub data: String,
-    /// What that says.
-    pub told: Told,
-    /// It was reached before the sending began: this sending has changed nothing.
-    pub repeat: bool,
-}
-
-impl Answer {
-    /// Its status; `None` where a newer worker knows one that this program does not.
-    pub fn status(&self) -> Option<Status> {
-        Status::from_word(&self.told.status)
-    }
-}
-
-/// How far an order has come.
-#[derive(Debug, Default)]
-pub enum Progress {
-    #[default]
-    Unsent,
-    /// The broker has it in a queue.
-    Sent,
-    Answered(Box<Answer>),
 }
 
 /// Orders on their way.

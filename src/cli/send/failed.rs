@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::batch::{COLUMNS, Format, NOTES};
-use super::delivery::Progress;
 use super::order::{Fields, Order};
+use super::progress::Progress;
 use crate::outcome::Status;
 
 /// A command that did not succeed.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::delivery::{Answer, Progress};
 use super::order::Order;
+use super::progress::{Answer, Progress};
 use crate::cli::{self, outcomes::shown};
 use crate::event::on_one_line;
 use crate::outcome::{Action, Status};
