@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # A private RabbitMQ node for tests and the demo: own folder, own ports, own epmd, gone when its caller is.
 #
-#   private-rabbitmq.sh [--metrics PORT] [--tls PORT FOLDER | --mutual-tls PORT FOLDER] [DIR [PORT]]
+#   private-rabbitmq.sh [--remove] [--metrics PORT] [--tls PORT FOLDER | --mutual-tls PORT FOLDER] [DIR [PORT]]
 #
 # Prints one line, the node's AMQP URL, once the node takes connections, and lives until its standard input closes,
 # so that it also ends with a caller that was killed. SIGTERM and SIGINT end it too. Then it stops what it started.
 # DIR is where the node keeps everything; without it a temporary folder is used and removed at the end. With it the
-# folder is kept: started again with the same DIR and PORT, the node has its queues and messages back.
+# folder is kept: started again with the same DIR and PORT, the node has its queues and messages back. With --remove DIR is
+# removed at the end all the same.
 # With --metrics it tells its metrics on that port, for Prometheus; it then takes some seconds longer to start.
 # With --tls it also takes TLS on that port, by FOLDER/server.pem and FOLDER/server-key.pem. With --mutual-tls it takes in only
 # who shows a certificate of an authority in FOLDER/ca.pem, and by the mechanism EXTERNAL as the user of that common name.
@@ -29,6 +30,11 @@ fail() {
 server=$(ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server 2>/dev/null | sort -V | tail -n 1)
 [ -n "$server" ] || fail 69 "RabbitMQ isn't installed (apt-get install rabbitmq-server); or give a broker of your own by KF_AMQP__URL"
 
+keep=yes
+if [ "${1:-}" = --remove ]; then
+    keep=no
+    shift
+fi
 metrics='' tls='' tls_port='' tls_folder=''
 while [[ ${1:-} == --* ]]; do
     [[ ${2:-} =~ ^[0-9]+$ ]] || fail 1 "$1 wants a port"
@@ -48,7 +54,6 @@ while [[ ${1:-} == --* ]]; do
 done
 
 if [ $# -gt 0 ]; then
-    keep=yes
     mkdir -p "$1" || fail 1 "can't make the folder $1"
     dir=$(cd "$1" && pwd)
 else

@@ -28,6 +28,7 @@ mod order;
 mod outages;
 mod partitions;
 mod pauses;
+mod permissions;
 mod private_postgres;
 mod proving;
 mod reading_back;

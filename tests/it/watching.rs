@@ -14,7 +14,7 @@ use crate::support::wechat::{Answer, Endpoint};
 use crate::support::worker::kf_worker;
 
 /// A process that watches.
-struct Watcher {
+pub struct Watcher {
     child: Child,
     shown: Lines<BufReader<ChildStdout>>,
     told: Lines<BufReader<ChildStderr>>,
@@ -22,7 +22,7 @@ struct Watcher {
 
 impl Watcher {
     /// One that is connected and misses nothing from here on.
-    async fn start(stage: &Stage, url: Option<&str>, arguments: &[&str]) -> Self {
+    pub async fn start(stage: &Stage, url: Option<&str>, arguments: &[&str]) -> Self {
         let mut watcher = Self::spawn(watch(stage, url, arguments));
         watcher.told("watching the results").await;
         watcher
@@ -36,7 +36,7 @@ impl Watcher {
     }
 
     /// The next line that it shows.
-    async fn line(&mut self) -> String {
+    pub async fn line(&mut self) -> String {
         let line = timeout(DEADLINE, self.shown.next_line()).await.expect("a result comes in time");
         line.expect("text").expect("it goes on")
     }
@@ -53,7 +53,7 @@ impl Watcher {
     }
 
     /// What a person's Ctrl-C does; gives the exit code.
-    async fn interrupt(&mut self) -> Option<i32> {
+    pub async fn interrupt(&mut self) -> Option<i32> {
         let pid = self.child.id().expect("it is running").to_string();
         let sent = Command::new("sh").args(["-c", "kill -s INT \"$0\"", &pid]).status().await;
         assert!(sent.expect("a shell").success());

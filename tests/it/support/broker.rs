@@ -128,6 +128,11 @@ impl Broker {
         Inbox::open(self.channel().await, self.name("dead")).await
     }
 
+    /// What comes to a queue that is there, whatever its name begins with.
+    pub async fn inbox(&self, queue: &str) -> Inbox {
+        Inbox::open(self.channel().await, queue.into()).await
+    }
+
     /// A queue that goes with this test's connection.
     async fn own_queue(&self, channel: &Channel) -> ShortString {
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };

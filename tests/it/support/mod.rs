@@ -10,6 +10,7 @@ pub mod proxy;
 pub mod rabbitmq;
 pub mod script;
 pub mod stage;
+pub mod vhost;
 pub mod wechat;
 pub mod worker;
 

@@ -54,6 +54,13 @@ impl OwnNode {
         Self::start_with(None, Vec::new())
     }
 
+    /// The node of all tests that need users and vhosts of their own; it lives as long as this process does.
+    pub fn shared() -> &'static Self {
+        static NODE: OnceLock<OwnNode> = OnceLock::new();
+        // Nobody drops what is static, so the script is told to remove the folder.
+        NODE.get_or_init(|| Self::start_with(None, vec!["--remove".into()]))
+    }
+
     /// One that tells its metrics, for which it takes longer to start.
     pub fn start_with_metrics() -> Self {
         let port = free_port();

@@ -10,6 +10,7 @@ use super::broker::{Broker, Inbox, Message, Received};
 use super::ledger::Ledger;
 use super::postgres;
 use super::rabbitmq;
+use super::vhost::{self, Vhost};
 use super::wechat::WeChat;
 use super::worker::{Settings, Worker, free_port};
 
@@ -47,16 +48,21 @@ impl Stage {
 
     /// The same with these Official Accounts.
     pub async fn with_official_accounts(wechat_ids: &[&str]) -> Self {
-        Self::set_up(rabbitmq::url(), wechat_ids).await
+        Self::set_up(rabbitmq::url(), own_prefix(), wechat_ids).await
     }
 
     /// A world at a broker of the test's own.
     pub async fn at(url: &str) -> Self {
-        Self::set_up(url, &["test", "other"]).await
+        Self::set_up(url, own_prefix(), &["test", "other"]).await
     }
 
-    async fn set_up(url: &str, wechat_ids: &[&str]) -> Self {
-        let broker = Broker::connect(url, format!("kft-{:08x}", rand::random::<u32>())).await;
+    /// A world in a vhost of its own, under the prefix for which rights are given there.
+    pub async fn in_vhost(vhost: &Vhost) -> Self {
+        Self::set_up(&vhost.guest_url(), vhost::PREFIX.to_owned(), &["test", "other"]).await
+    }
+
+    async fn set_up(url: &str, prefix: String, wechat_ids: &[&str]) -> Self {
+        let broker = Broker::connect(url, prefix).await;
         let events = broker.events().await;
         let wechat = WeChat::start(wechat_ids).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -220,6 +226,11 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.broker.remove_now(&self.deferred);
     }
+}
+
+/// A prefix that no other test has.
+fn own_prefix() -> String {
+    format!("kft-{:08x}", rand::random::<u32>())
 }
 
 /// An `add` command.
