@@ -1,8 +1,12 @@
 //! What the broker refuses producers, consumers, the operator and the worker, word by word, and what it lets them do.
 
+use lapin::options::{BasicGetOptions, BasicRejectOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+
 use super::tried::Tried::{Bind, Consume, DeclareExchange, DeclareOwnQueue, DeclareQueue, Delete, Get, Publish, Purge, SendAs, Unbind};
 use super::tried::{Refusal, Tried};
-use crate::support::vhost::{PASSWORD, USERS, Vhost, deployed};
+use crate::support::eventually;
+use crate::support::vhost::{Vhost, deployed};
 
 /// What comes of a request.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +75,8 @@ const DESK: &[Line] = &[
 const CONSUMER: &[Line] = &[
     (Get("hr-results"), Done),
     (Consume("hr-results"), Done),
+    // Who reads a queue can empty it.
+    (Purge("hr-results"), Done),
     (Get("kf.commands"), NoAccess("queue 'kf.commands'")),
     (Get("kf.dead"), NoAccess("queue 'kf.dead'")),
     (Consume("kf.dead"), NoAccess("queue 'kf.dead'")),
@@ -88,6 +94,7 @@ const CONSUMER: &[Line] = &[
 
 const OPERATOR: &[Line] = &[
     (Get("kf.dead"), Done),
+    (Purge("kf.dead"), Done),
     (Publish("kf.commands", "anna@other"), Done),
     (DeclareOwnQueue("kf-watch-1"), Done),
     (Bind("kf-watch-1", "kf.events"), Done),
@@ -173,12 +180,18 @@ async fn nobody_sends_in_the_name_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_comes_to_another_vhost() {
-    let mut elsewhere = Vhost::new().await;
-    elsewhere.name = "%2f".to_owned();
-    for user in USERS {
-        let error = elsewhere.log_in(user, PASSWORD).await.expect_err("it is refused");
-        let words = format!("NOT_ALLOWED - access to vhost '/' refused for user '{user}'");
-        assert_eq!(Refusal::of(&error), Refusal(530, words));
-    }
+async fn what_a_consumer_puts_aside_is_kept_where_it_can_not_reach() {
+    let vhost = Vhost::new().await;
+    assert_eq!(Publish("kf.events", "add.succeeded").by(&vhost.connect("kf-worker").await).await, Ok(()));
+    let channel = vhost.connect("hr-results").await.create_channel().await.expect("a channel opens");
+    let got =
+        eventually("the event is there", async || channel.basic_get("hr-results".into(), BasicGetOptions::default()).await.ok()?).await;
+    assert!(got.reject(BasicRejectOptions { requeue: false }).await.expect("it is put aside"));
+    eventually("it is kept", async || {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let parked = channel.queue_declare("hr-results-parked".into(), passive, FieldTable::default()).await.ok()?;
+        (parked.message_count() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(Get("hr-results-parked").by(&vhost.connect("hr-results").await).await.map_err(|refusal| refusal.0), Err(403));
 }

@@ -4,7 +4,7 @@ use lapin::Connection;
 
 use super::tried::{Refusal, Tried};
 use crate::support::rabbitmq::OwnNode;
-use crate::support::vhost::{USERS, Vhost, deployed};
+use crate::support::vhost::{PASSWORD, USERS, Vhost, deployed};
 
 /// Names of the worker's, of consumers' and of the broker's own, and one of nobody's. Rights are about names: there need not be
 /// anything of that name, and a queue's and an exchange's are the same.
@@ -139,8 +139,8 @@ async fn every_user_has_the_rights_that_it_needs_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_but_monitoring_has_a_tag() {
-    let vhost = Vhost::new().await;
+async fn nobody_but_monitoring_has_a_tag_and_nobody_comes_to_another_vhost() {
+    let mut vhost = Vhost::new().await;
     let users = OwnNode::shared().control(&["list_users"]);
     let tags = |user: &str| users.lines().find_map(|line| line.strip_prefix(user)?.strip_prefix('\t')).map(str::to_owned);
     for user in USERS {
@@ -148,12 +148,17 @@ async fn nobody_but_monitoring_has_a_tag() {
         assert_eq!(tags(user).as_deref(), Some(expected), "{user} in {}:\n{users}", vhost.name);
     }
     let permitted = OwnNode::shared().control(&["list_permissions", "-p", &vhost.name, "--no-table-headers"]);
-    let permitted = permitted.lines().filter_map(|line| line.split('\t').next());
-    let mut permitted: Vec<&str> = permitted.filter(|user| *user != "guest").collect();
+    let mut permitted: Vec<&str> = permitted.lines().filter_map(|line| line.split('\t').next()).collect();
     permitted.sort_unstable();
     let mut users = USERS;
     users.sort_unstable();
     assert_eq!(permitted, users);
+
+    vhost.name = "%2f".to_owned();
+    for user in USERS {
+        let error = vhost.log_in(user, PASSWORD).await.expect_err("it is refused");
+        assert_eq!(Refusal::of(&error), Refusal(530, format!("NOT_ALLOWED - access to vhost '/' refused for user '{user}'")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,7 +58,7 @@ impl Stage {
 
     /// A world in a vhost of its own, under the prefix for which rights are given there.
     pub async fn in_vhost(vhost: &Vhost) -> Self {
-        Self::set_up(&vhost.guest_url(), vhost::PREFIX.to_owned(), &["test", "other"]).await
+        Self::set_up(&vhost.url_of_guest(), vhost::PREFIX.to_owned(), &["test", "other"]).await
     }
 
     async fn set_up(url: &str, prefix: String, wechat_ids: &[&str]) -> Self {

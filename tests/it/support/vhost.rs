@@ -55,19 +55,18 @@ impl Vhost {
         Self::with(&deployed("definitions.json"), &[]).await
     }
 
-    /// One with definitions in which there are other users, with these passwords. `guest` may do everything there.
+    /// One with definitions in which there are other users, with these passwords.
     pub async fn with(definitions: &str, passwords: &[(&str, &str)]) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(1);
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let vhost = Self { name, folder: tempfile::tempdir().expect("a temporary folder") };
         fs::create_dir(vhost.path("passwords")).expect("a folder for the passwords");
         // An import takes the password of whoever has no file, and other tests come as the usual users at the same time.
-        for (user, password) in USERS.iter().map(|user| (user, &PASSWORD)).chain(passwords.iter().map(|(user, password)| (user, password)))
-        {
+        let usual = USERS.map(|user| (user, PASSWORD));
+        for (user, password) in usual.iter().chain(passwords) {
             fs::write(vhost.path("passwords").join(user), password).expect("a password can be written");
         }
         vhost.import(definitions).await;
-        OwnNode::shared().control(&["set_permissions", "-p", &vhost.name, "guest", ".*", ".*", ".*"]);
         vhost
     }
 
@@ -107,8 +106,9 @@ impl Vhost {
         self.url_with(user, PASSWORD)
     }
 
-    /// How the tests' own user, who may do everything, comes here.
-    pub fn guest_url(&self) -> String {
+    /// Lets the tests' own user do everything here, and tells how it comes here.
+    pub fn url_of_guest(&self) -> String {
+        self.permit("guest", ".*", ".*", ".*");
         self.url_with("guest", "guest")
     }
 
