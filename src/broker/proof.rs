@@ -86,7 +86,8 @@ impl Look<'_> {
             // The queues of this number would be missing beside those of another.
             Err(error) => return proofs.push(failed("partitions", &error, "")),
         }
-        if told > 1 && self.exchange(proofs, names.partitions()).await {
+        // Only who declares routes commands to it.
+        if told > 1 && self.exchange(proofs, names.partitions()).await && self.settings.topology == Topology::Declare {
             there.targets.push(names.partitions());
         }
         for queue in names.command_queues(told) {

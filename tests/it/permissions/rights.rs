@@ -8,7 +8,7 @@ use crate::support::vhost::{PASSWORD, USERS, Vhost, deployed};
 
 /// Names of the worker's, of consumers' and of the broker's own, and one of nobody's. Rights are about names: there need not be
 /// anything of that name, and a queue's and an exchange's are the same.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "kf.commands",
     "kf.commands.0",
     "kf.commands.x",
@@ -23,6 +23,7 @@ const NAMES: [&str; 25] = [
     "kf.parking",
     "kf.unparking",
     "kf.sqlite-owner",
+    "kf.check-1",
     "kf-replies-1",
     "kf-watch-1",
     "kfxcommands",
@@ -67,6 +68,7 @@ const RIGHTS: [Rights; 8] = [
             "kf.parking",
             "kf.unparking",
             "kf.sqlite-owner",
+            "kf.check-1",
         ],
         write: &[
             "kf.commands",
@@ -77,14 +79,15 @@ const RIGHTS: [Rights; 8] = [
             "kf.partitions",
             "kf.parked",
             "kf.parking",
+            "kf.check-1",
             "amq.default",
         ],
         read: &["kf.commands", "kf.commands.0", "kf.commands.x", "kf.deferred.1m", "kf.partitions", "kf.parked", "kf.parking"],
     },
     Rights {
         user: "kf-worker-checked",
-        configure: &["kf.parked", "kf.parked-owner", "kf.sqlite-owner"],
-        write: &["kf.events", "kf.deferred.1m", "amq.default"],
+        configure: &["kf.parked", "kf.parked-owner", "kf.sqlite-owner", "kf.check-1"],
+        write: &["kf.events", "kf.deferred.1m", "kf.check-1", "amq.default"],
         read: &["kf.commands", "kf.commands.0", "kf.parked"],
     },
     producer("hr-onboarding"),

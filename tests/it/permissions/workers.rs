@@ -7,7 +7,7 @@ use crate::support::eventually;
 use crate::support::stage::{Stage, add};
 use crate::support::vhost::{Vhost, deployed};
 use crate::support::wechat::{Answer, Endpoint};
-use crate::support::worker::{Settings, Worker};
+use crate::support::worker::{Settings, Worker, kf_worker};
 
 /// The delays of [`soon`].
 const SOON: [&str; 3] = ["1s", "2s", "1h"];
@@ -36,6 +36,10 @@ fn settings(stage: &Stage, vhost: &Vhost, user: &str, topology: &str) -> Setting
 
 /// An add with a reply, a delete, a dead letter and a command that is put off, each by the user whose work that is.
 async fn does_all_its_work(vhost: &Vhost, stage: &mut Stage, worker: Worker) {
+    let checked = kf_worker().arg("--config").arg(worker.config()).args(["check", "--connect"]).output().await.expect("the program runs");
+    let told = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && !told.contains("unproven  permission to"), "its rights suffice to prove them: {told}");
+
     let mut results = vhost.client("hr-results").await.inbox("hr-results").await;
     let replied = vhost.printed("hr-desk", &["send", "add", "anna@test", "安娜", "--id", "c1", "--wait", "--json"]).await;
     let replied: Value = serde_json::from_str(&replied).expect("JSON");
