@@ -33,7 +33,7 @@ use crate::broker;
 use crate::config::{Config, Faults, load, load_broker, load_ledger};
 use crate::ledger::Place;
 use exit::Exit;
-use output::{LogFormat, print, start_logging, tell};
+use output::{LogFormat, note, print, start_logging, tell};
 
 /// Adds and deletes WeChat customer-service accounts on command from RabbitMQ, each command exactly one outcome.
 #[derive(Parser)]

@@ -164,7 +164,7 @@ fn list(letters: Vec<DeadLetter>, reason: Option<Reason>, as_json: bool) {
         }
     }
     if !as_json {
-        super::tell(format_args!("{} of {} dead letters", chosen.len(), letters.len()));
+        super::note(format_args!("{} of {} dead letters", chosen.len(), letters.len()));
     }
 }
 
@@ -205,7 +205,7 @@ async fn replay(letters: &DeadLetters, chosen: Vec<DeadLetter>, total: usize, dr
             or_dash(&letter.reason)
         ));
     }
-    super::tell(format_args!(
+    super::note(format_args!(
         "{} of {total} dead letters {}",
         to_replay.len(),
         if dry_run { "would be replayed:" } else { "are replayed" }
@@ -225,7 +225,7 @@ async fn replay(letters: &DeadLetters, chosen: Vec<DeadLetter>, total: usize, dr
 }
 
 async fn drop_all(letters: &DeadLetters, chosen: Vec<DeadLetter>, total: usize) -> Result<(), DeadError> {
-    super::tell(format_args!("{} of {total} dead letters are dropped", chosen.len()));
+    super::note(format_args!("{} of {total} dead letters are dropped", chosen.len()));
     let progress = progress(&chosen, false);
     for letter in chosen {
         letters.discard(letter).await?;

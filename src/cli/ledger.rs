@@ -92,11 +92,11 @@ fn migrate(from: &str, to: Option<&str>, configuration: &Configuration, abandon:
         }
     });
     match done {
-        Ok(Ok(None)) => super::tell("the move was given up: the file may be used again, the database is empty"),
+        Ok(Ok(None)) => super::note("the move was given up: the file may be used again, the database is empty"),
         Ok(Ok(Some(counts))) if json => super::print(json!(counts)),
         Ok(Ok(Some(counts))) => {
             super::print(format_args!("moved: {counts}"));
-            super::tell(format_args!("set `ledger.url` to the database and start the workers; the file can't be used any more"));
+            super::note(format_args!("set `ledger.url` to the database and start the workers; the file can't be used any more"));
         }
         Ok(Err(error)) => {
             super::tell(&error);

@@ -32,14 +32,23 @@ pub fn print(line: impl fmt::Display) {
     }
 }
 
-/// Tells a person something; whoever reads JSON reads it as a log line. Where that can't be written, the exit code still
-/// says how it ended.
+/// Tells a person what is wrong; whoever reads JSON reads it as a log line.
 pub fn tell(line: impl fmt::Display) {
+    say(Level::ERROR, line);
+}
+
+/// Tells a person how it stands, likewise.
+pub fn note(line: impl fmt::Display) {
+    say(Level::INFO, line);
+}
+
+/// Where it can't be written, the exit code still says how it ended.
+fn say(level: Level, line: impl fmt::Display) {
     let mut stderr = std::io::stderr();
     let _ = match LOG_FORMAT.get() {
         Some(LogFormat::Json) => {
             let (timestamp, message) = (Timestamp::now(), line.to_string());
-            let line = json!({"timestamp": timestamp, "level": "ERROR", "fields": {"message": message}, "target": module_path!()});
+            let line = json!({"timestamp": timestamp, "level": level.as_str(), "fields": {"message": message}, "target": module_path!()});
             writeln!(stderr, "{line}")
         }
         Some(LogFormat::Text) | None => writeln!(stderr, "kf-worker: {line}"),

@@ -121,7 +121,7 @@ async fn set(partitions: &Partitions, number: u16, patience: Duration) -> Result
     let state = partitions.look().await?;
     if !state.is_parking {
         if state.number() == Some(number) {
-            super::tell(format_args!("the number of partitions is {number}"));
+            super::note(format_args!("the number of partitions is {number}"));
             return Ok(());
         }
         if state.parked_wait() {
@@ -129,7 +129,7 @@ async fn set(partitions: &Partitions, number: u16, patience: Duration) -> Result
         }
     }
     partitions.park(number).await?;
-    super::tell(format_args!("what producers send is parked"));
+    super::note(format_args!("what producers send is parked"));
     until_idle(partitions, number, patient_until).await?;
     partitions.declare(number).await?;
     let state = partitions.look().await?;
@@ -137,8 +137,8 @@ async fn set(partitions: &Partitions, number: u16, patience: Duration) -> Result
         return Err(PartitionsError::Disturbed);
     }
     let parked = state.parked.map_or(0, |parked| parked.messages);
-    super::tell(format_args!("the number of partitions is {number}; {parked} parked commands wait, which workers take first"));
-    super::tell(format_args!("put amqp.partitions = {number} into the configuration of all workers and start them"));
+    super::note(format_args!("the number of partitions is {number}; {parked} parked commands wait, which workers take first"));
+    super::note(format_args!("put amqp.partitions = {number} into the configuration of all workers and start them"));
     Ok(())
 }
 
@@ -164,7 +164,7 @@ async fn until_idle(partitions: &Partitions, number: u16, patient_until: Instant
         let held: Vec<_> = held.iter().map(|q| format!("{} ({} messages, {} consumers)", q.name, q.messages, q.consumers)).collect();
         let line = format!("waiting for {}", held.join(", "));
         if line != told {
-            super::tell(&line);
+            super::note(&line);
             told = line;
         }
         tokio::time::sleep(LOOK).await;

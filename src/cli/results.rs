@@ -85,7 +85,7 @@ pub fn results(configuration: &Configuration, asked: &Results) -> Result<Exit, E
     let place = configuration.ledger()?;
     let error = match super::in_runtime(show(&place, asked))? {
         Ok(0) => {
-            super::tell("no outcome in the ledger is one of these");
+            super::note("no outcome in the ledger is one of these");
             return Ok(Exit::Done);
         }
         Ok(_) => return Ok(Exit::Done),

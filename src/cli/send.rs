@@ -217,11 +217,11 @@ fn tell_end(orders: &[Order], how: How, source: &Source, progress: &[Progress], 
         Source::File { format, failed } => (*format, failed),
     };
     for line in summary.lines(how.wait) {
-        super::tell(line);
+        super::note(line);
     }
     let Some(path) = failed else { return true };
     match failed::write(path, format, orders, progress) {
-        Ok(count) => super::tell(format_args!("{count} commands that did not succeed are in {}", path.display())),
+        Ok(count) => super::note(format_args!("{count} commands that did not succeed are in {}", path.display())),
         Err(error) => super::tell(format_args!("{} can't be written: {error}", path.display())),
     }
     path.exists()
@@ -250,7 +250,7 @@ fn show_orders(orders: &[Order], json: bool) {
         }
     }
     let what = if orders.len() == 1 { "the command keeps".to_owned() } else { format!("{} commands keep", orders.len()) };
-    super::tell(format_args!("{what} the rules; nothing was sent"));
+    super::note(format_args!("{what} the rules; nothing was sent"));
 }
 
 fn as_json(order: &Order) -> serde_json::Value {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::outcomes::{Filter, Lines};
-use super::{Exit, tell};
+use super::{Exit, note, tell};
 use crate::broker::{ConnectError, Results, Settings};
 use crate::event::{Told, on_one_line};
 use crate::retry;
@@ -43,7 +43,7 @@ async fn keep_watching(settings: &Settings, filter: &Filter, json: bool) -> Conn
         Ok(results) => results,
         Err(error) => return error,
     };
-    tell(format_args!("watching the results of `{}` on {}; Ctrl-C ends it", settings.prefix, settings.url));
+    note(format_args!("watching the results of `{}` on {}; Ctrl-C ends it", settings.prefix, settings.url));
     let mut shown = Shown { lines: Lines::on_stdout(), latest: Timestamp::now() };
     loop {
         let lost = show(&mut results, filter, &mut shown, json).await;

@@ -31,7 +31,7 @@ pub fn check_account(fields: &Json) -> Result<KfAccount, Failure> {
         None => Err(Failure::new(Reason::MissingField, "`kf_account` is missing.")),
         Some(Json::String(text)) => KfAccount::parse(text).ok_or_else(|| {
             let rule = "1 to 10 of A-Z a-z 0-9 _, an @, and the Official Account's WeChat ID of 1 to 30 of A-Z a-z 0-9 _ -";
-            Failure::new(Reason::InvalidKfAccount, format!("`kf_account` is not of the form {rule}."))
+            Failure::new(Reason::InvalidKfAccount, format!("`kf_account` is not one, such as anna@test: {rule}."))
         }),
         Some(_) => Err(wrong_type("kf_account", "a string")),
     }

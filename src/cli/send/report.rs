@@ -82,7 +82,7 @@ impl Report {
 
     /// Says something beside the bar.
     pub fn say(&self, line: impl std::fmt::Display) {
-        self.bar.suspend(|| cli::tell(line));
+        self.bar.suspend(|| cli::note(line));
     }
 
     /// Shows a result: the data on stdout.
