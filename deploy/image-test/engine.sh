@@ -67,7 +67,8 @@ prepare() {
 
 install_missing() {
     local missing=() program
-    for program in buildah podman runc debootstrap catatonit; do command -v $program >/dev/null || missing+=("$program"); done
+    # On the path: the function of that name above is none.
+    for program in buildah podman runc debootstrap catatonit; do type -P $program >/dev/null || missing+=("$program"); done
     command -v column >/dev/null || missing+=(bsdextrautils)
     if [ ${#missing[@]} -gt 0 ]; then
         say "${missing[*]} missing: installing from Debian with apt-get"
