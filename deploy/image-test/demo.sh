@@ -22,6 +22,8 @@ write_programs() {
     for program in kf-worker wechat-simulator; do
         cat >"$RUN/programs/$program" <<SCRIPT
 #!/bin/sh
+# The demo's configuration is its owner's alone to read, and that is the image's user here.
+chown -R 65532:65532 "$RUN/demo"
 # The environment goes before the demo's configuration: the ledger lies in the image's volume.
 exec podman run --rm --name kf-image-test-demo-$program ${LOCKED_DOWN[*]} --no-healthcheck -v "$RUN/demo:$RUN/demo:ro" \\
     -e KF_LEDGER__URL=sqlite:/var/lib/kf-worker/kf-ledger.db --entrypoint $program $IMAGE "\$@"
