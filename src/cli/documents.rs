@@ -119,6 +119,14 @@ fn every_command_line_in_the_documents_is_one_that_the_program_takes() {
 }
 
 #[test]
+fn every_block_for_a_shell_is_one_that_a_shell_reads() {
+    for piece in pieces().into_iter().filter(|piece| piece.kind == "sh" || piece.kind == "bash") {
+        let read = std::process::Command::new("bash").args(["-n", "-c", &piece.text]).output().unwrap();
+        assert!(read.status.success(), "{}: {}", piece.place, String::from_utf8_lossy(&read.stderr));
+    }
+}
+
+#[test]
 fn every_example_in_the_help_is_one_that_the_program_takes() {
     fn texts(command: &clap::Command) -> Vec<String> {
         let own = command.get_after_help().map(ToString::to_string);
