@@ -221,10 +221,15 @@ fn tell_end(orders: &[Order], how: How, source: &Source, progress: &[Progress], 
     }
     let Some(path) = failed else { return true };
     match failed::write(path, format, orders, progress) {
-        Ok(count) => super::note(format_args!("{count} commands that did not succeed are in {}", path.display())),
-        Err(error) => super::tell(format_args!("{} can't be written: {error}", path.display())),
+        Ok(count) => {
+            super::note(format_args!("{count} commands that did not succeed are in {}", path.display()));
+            true
+        }
+        Err(error) => {
+            super::tell(format_args!("{} can't be written: {error}", path.display()));
+            false
+        }
     }
-    path.exists()
 }
 
 /// What can be done where it was not carried to its end.

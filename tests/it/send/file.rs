@@ -33,6 +33,9 @@ async fn a_table_is_sent_as_a_whole_and_what_failed_can_be_mended_and_sent() {
     assert!(again.json().iter().all(|result| result["repeat"] == true));
     assert_eq!(stage.wechat.calls(Endpoint::Add).len(), 200);
 
+    let nowhere = ["--file", text(&hires), "--wait", "--resume", "--failed", "/proc/kf-worker.csv"];
+    sent(&stage, &nowhere).await.with(1).says(&["/proc/kf-worker.csv can't be written"]);
+
     // What failed is sent as it was written, since it was mended at WeChat.
     let written = std::fs::read_to_string(&failed).expect("the file was written");
     let lines: Vec<&str> = written.lines().collect();
