@@ -30,7 +30,9 @@ pub enum SendError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
-    Publish(#[from] PublishError),
+    Publish(PublishError),
+    #[error("no queue takes commands yet: start `kf-worker run` once, which makes it, or look whether `amqp.prefix` is the worker's")]
+    NoQueue,
     #[error("the connection to the broker was lost")]
     Lost,
     #[error("the metrics can't be made: {0}")]
@@ -42,13 +44,22 @@ impl SendError {
     pub fn needs_an_operator(&self) -> bool {
         match self {
             Self::Connect(error) | Self::Publish(PublishError::Failed(error)) => error.needs_an_operator(),
-            Self::Publish(_) | Self::Lost | Self::Metrics(_) => false,
+            Self::Publish(_) | Self::NoQueue | Self::Lost | Self::Metrics(_) => false,
         }
     }
 
     /// Whether another connection may do.
     fn may_pass(&self) -> bool {
-        !self.needs_an_operator() && !matches!(self, Self::Publish(PublishError::Unroutable(_)) | Self::Metrics(_))
+        !self.needs_an_operator() && !matches!(self, Self::NoQueue | Self::Metrics(_))
+    }
+}
+
+impl From<PublishError> for SendError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Unroutable(_) => Self::NoQueue,
+            other => Self::Publish(other),
+        }
     }
 }
 

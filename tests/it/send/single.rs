@@ -1,5 +1,8 @@
 //! One command from the command line.
 
+use lapin::ExchangeKind;
+use lapin::options::ExchangeDeclareOptions;
+use lapin::types::FieldTable;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{ended, send, sent};
@@ -89,6 +92,12 @@ async fn what_can_not_be_sent_says_what_to_do() {
     let arguments = ["add", "anna@test", "安娜", "--id", "c1"];
     // No worker has been here yet.
     sent(&stage, &arguments).await.with(78).says(&["NOT_FOUND", "start `kf-worker run` once", "--id 'c1'"]);
+    // Somebody has declared the exchange, and no queue for it.
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let (channel, exchange) = (stage.broker.channel().await, stage.broker.name("commands"));
+    let declared = channel.exchange_declare(exchange, ExchangeKind::Topic, durable, FieldTable::default());
+    declared.await.expect("the exchange is declared");
+    sent(&stage, &arguments).await.with(69).says(&["no queue takes commands yet: start `kf-worker run` once"]);
     let mut nobody = send(&stage.settings(), &arguments);
     nobody.env("KF_AMQP__URL", "amqp://guest:very-secret@127.0.0.1:1/%2f");
     let unreachable = ended(nobody).await.with(69).says(&["can't be reached"]);
