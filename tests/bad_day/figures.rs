@@ -1,4 +1,4 @@
-//! Throughput and latency of some commands, and tables that show such figures.
+//! Throughput and latency of some commands.
 
 use std::time::Duration;
 
@@ -59,21 +59,5 @@ pub fn show(latency: Duration) -> String {
         NEVER => "never".to_owned(),
         long if long >= Duration::from_secs(1) => format!("{:.2} s", long.as_secs_f64()),
         short => format!("{:.1} ms", short.as_secs_f64() * 1_000.0),
-    }
-}
-
-/// Prints a table: a title, a line of heads, then the rows; the first column to the left, the others to the right.
-pub fn print(title: &str, heads: &[&str], rows: &[Vec<String>]) {
-    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
-    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(rows).collect();
-    let widths: Vec<usize> =
-        (0..heads.len()).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
-    println!("\n{title}");
-    for line in lines {
-        let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("  {cell:<width$}"),
-            _ => format!("  {cell:>width$}"),
-        });
-        println!("{}", cells.collect::<String>().trim_end());
     }
 }

@@ -7,6 +7,7 @@ mod simulator;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests, which use all of it")]
 mod support;
+mod table;
 mod traffic;
 mod verdict;
 

@@ -23,7 +23,7 @@ impl Simulator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wechat-simulator"));
         command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).kill_on_drop(true);
         for wechat_id in official_accounts {
-            command.args(["--account", &format!("{wechat_id}:app-{wechat_id}:{}", secret_of(wechat_id))]);
+            command.args(["--account", &account(wechat_id)]);
         }
         let mut process = command.spawn().expect("the simulator starts");
         let stdout = process.stdout.take().expect("stdout is piped");
@@ -34,9 +34,14 @@ impl Simulator {
         Self { address: address.expect("the simulator says where it listens"), official_accounts, _process: process }
     }
 
+    /// Where it plays WeChat's API.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Makes a worker use it.
     pub fn configure(&self, settings: &mut Settings) {
-        settings.set("wechat.base_url", format!("http://{}", self.address));
+        settings.set("wechat.base_url", self.url());
         for wechat_id in &self.official_accounts {
             let secret = secret_of(wechat_id);
             settings.official_accounts.push_str(&format!(
@@ -92,6 +97,11 @@ impl Simulator {
             text => serde_json::from_str(text).expect("the simulator answers with JSON"),
         }
     }
+}
+
+/// An Official Account as the simulator's `--account` takes it.
+pub fn account(wechat_id: &str) -> String {
+    format!("{wechat_id}:app-{wechat_id}:{}", secret_of(wechat_id))
 }
 
 fn secret_of(wechat_id: &str) -> String {

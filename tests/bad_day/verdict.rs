@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::figures::{PACE, Pace, print, show};
+use crate::figures::{PACE, Pace, show};
 use crate::support::broker::Received;
+use crate::table::print;
 use crate::traffic::{Sent, official_account};
 use crate::{CONCURRENCY, HEALTHY, LOCKED_OUT, PROBE_INTERVAL, SPENT, WHILE_WELL};
 

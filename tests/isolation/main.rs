@@ -10,6 +10,8 @@ mod simulator;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests, which use all of it")]
 mod support;
+#[path = "../bad_day/table.rs"]
+mod table;
 #[path = "../bad_day/traffic.rs"]
 #[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
 mod traffic;
@@ -20,11 +22,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use figures::{PACE, Pace, print, show};
+use figures::{PACE, Pace, show};
 use simulator::Simulator;
 use support::broker::{Broker, Message};
 use support::rabbitmq::OwnNode;
 use support::worker::{Settings, Worker, free_port};
+use table::print;
 use traffic::{Sent, Traffic, command};
 
 const HEALTHY: &str = "healthy";

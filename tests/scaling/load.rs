@@ -1,5 +1,6 @@
 //! What there is to do: a backlog published fast, and how fast the queues alone give their messages.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -20,12 +21,12 @@ const PUBLISHERS: usize = 4;
 /// Messages sent before their confirms are waited for.
 const UNCONFIRMED: usize = 500;
 /// WeChat gives an Official Account room for 100; some of it stays free.
-const KF_ACCOUNTS: usize = OFFICIAL_ACCOUNTS.len() * 90;
+pub const KF_ACCOUNTS: usize = OFFICIAL_ACCOUNTS.len() * 90;
 /// What a worker takes from one queue at once.
 const PREFETCH: u16 = 256;
 
 /// The command of this number. The kf accounts take turns, and each is added and deleted in turn.
-fn command(number: usize) -> Value {
+pub fn command(number: usize) -> Value {
     let (round, account) = (number / KF_ACCOUNTS, number % KF_ACCOUNTS);
     let kf_account = format!("kf{}@{}", account / OFFICIAL_ACCOUNTS.len(), OFFICIAL_ACCOUNTS[account % OFFICIAL_ACCOUNTS.len()]);
     match round.is_multiple_of(2) {
@@ -34,13 +35,14 @@ fn command(number: usize) -> Value {
     }
 }
 
-/// Publishes so many commands; gives how many a second that were.
-pub async fn publish(url: &str, prefix: &str, count: usize) -> f64 {
+/// Publishes the commands of these numbers; gives how many a second that were.
+pub async fn publish(url: &str, prefix: &str, commands: Range<usize>) -> f64 {
+    let count = commands.len();
     let publishers: Vec<Broker> = join_all((0..PUBLISHERS).map(|_| Broker::connect(url, prefix.to_owned()))).await;
     let began = Instant::now();
-    join_all(publishers.iter().enumerate().map(|(own, broker)| async move {
+    join_all(publishers.iter().enumerate().map(async |(own, broker)| {
         // The kf accounts are shared among them, so that the commands of each stay in order.
-        let numbers: Vec<usize> = (0..count).filter(|number| number % KF_ACCOUNTS % PUBLISHERS == own).collect();
+        let numbers: Vec<usize> = commands.clone().filter(|number| number % KF_ACCOUNTS % PUBLISHERS == own).collect();
         for some in numbers.chunks(UNCONFIRMED) {
             broker.publish_all(some.iter().map(|number| Message::json(&command(*number)))).await;
         }

@@ -4,9 +4,6 @@
 
 mod crew;
 mod database;
-#[path = "../bad_day/figures.rs"]
-#[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
-mod figures;
 mod load;
 #[path = "../bad_day/simulator.rs"]
 #[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
@@ -14,9 +11,8 @@ mod simulator;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests, which use all of it")]
 mod support;
-#[path = "../bad_day/traffic.rs"]
-#[allow(dead_code, reason = "the figures are made of its commands")]
-mod traffic;
+#[path = "../bad_day/table.rs"]
+mod table;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,12 +21,12 @@ use clap::Parser;
 use serde_json::json;
 
 use crew::{Crew, Measured};
-use figures::print;
 use simulator::Simulator;
 use support::broker::Broker;
 use support::postgres::OwnServer;
 use support::rabbitmq::OwnNode;
 use support::worker::{Settings, Worker, free_port};
+use table::print;
 
 /// An Official Account may take half of the calls at once, so there are several.
 pub const OFFICIAL_ACCOUNTS: [&str; 10] = ["oa0", "oa1", "oa2", "oa3", "oa4", "oa5", "oa6", "oa7", "oa8", "oa9"];
@@ -157,7 +153,7 @@ impl Bench {
             let case = Case { prefix: format!("kf-{name}"), partitions, concurrency: 64, latency: "0ms" };
             let url = format!("sqlite:{}", self.folder.join(format!("{name}.db")).display());
             self.declare(&case, &url).await;
-            let published = load::publish(self.node.url(), &case.prefix, RAW).await;
+            let published = load::publish(self.node.url(), &case.prefix, 0..RAW).await;
             // Some are left in each, whatever its share.
             let given = load::drain(self.node.url(), &case.queues(), RAW / partitions / 2).await;
             rows.push(vec![spread(partitions), format!("{published:.0}"), format!("{given:.0}")]);
@@ -172,7 +168,7 @@ impl Bench {
         simulator.put_faults(&json!([{"latency": case.latency}])).await;
         let broker = Broker::connect(self.node.url(), case.prefix.clone()).await;
         load::take_events(&broker).await;
-        let published = load::publish(self.node.url(), &case.prefix, backlog).await;
+        let published = load::publish(self.node.url(), &case.prefix, 0..backlog).await;
         println!("scaling: {}: {backlog} commands wait ({published:.0} were published a second)", case.prefix);
         (simulator, broker)
     }

@@ -179,7 +179,7 @@ impl Worker {
 
     /// Sends a signal (`TERM`, `INT`) and doesn't wait for what comes of it.
     pub async fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("the worker is running").to_string();
+        let pid = self.pid().to_string();
         // The shell's own `kill`: nothing has to be installed for it.
         let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status().await;
         assert!(sent.expect("a shell").success(), "the worker takes the signal");
@@ -187,7 +187,7 @@ impl Worker {
 
     /// Lets its files grow again as they will.
     pub async fn free_disk(&self) {
-        let pid = self.child.id().expect("the worker is running").to_string();
+        let pid = self.pid().to_string();
         let lifted = Command::new("prlimit").args(["--fsize=unlimited:", "--pid", &pid]).status().await;
         assert!(lifted.expect("prlimit (util-linux)").success(), "the limit is lifted");
     }
@@ -208,6 +208,11 @@ impl Worker {
     /// Whether the process that was started is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the process can be asked").is_none()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the worker is running")
     }
 
     /// Where its admin port is.
