@@ -1,7 +1,7 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fleet bad-day isolation scaling image-test validate reference lint
+.PHONY: help demo test chaos fleet bad-day isolation scaling bench image-test validate reference lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
@@ -12,13 +12,14 @@ help:
 	@echo 'make bad-day       5,000 commands while one Official Account is locked out and another has no quota left'
 	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
 	@echo 'make scaling       a benchmark: commands a second of one, two and three workers, of a queue and of either ledger'
+	@echo 'make bench         a benchmark: the worker against the smallest honest loop, with what has to be reached: make bench ROWS=instant,idle'
 	@echo 'make image-test    builds the image without a Docker daemon, and runs it as locked down as an operator would'
 	@echo 'make validate      holds the files for Compose, Kubernetes, systemd and Docker, and the AsyncAPI document, to their own validators'
 	@echo 'make reference     docs/metrics.md, docs/schemas/ and docs/asyncapi.json written anew from the code'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
-	@echo 'All but reference, lint, image-test and validate install RabbitMQ with apt where it is missing; test, fleet and scaling PostgreSQL and'
-	@echo 'PgBouncer too, test also Prometheus, Chromium, OpenSSL, Python and Node.js.'
+	@echo 'All but reference, lint, image-test and validate install RabbitMQ with apt where it is missing; test, fleet, scaling and bench'
+	@echo 'PostgreSQL and PgBouncer too, test also Prometheus, Chromium, OpenSSL, Python and Node.js.'
 	@echo 'With KF_AMQP__URL demo and test use that broker, with KF_TEST_POSTGRES_URL test uses that database server;'
 	@echo 'the others, and tests that kill servers, start their own.'
 
@@ -61,6 +62,13 @@ scaling:
 	@deploy/prerequisites.sh servers
 	@cargo build --locked --release --bins --test scaling
 	@cargo test --locked --release --quiet --test scaling -- $(if $(ONLY),--only $(ONLY))
+
+# With optimisation, since it measures, and with servers of its own.
+bench:
+	@deploy/prerequisites.sh servers
+	@cargo build --locked --release --bins --example floor --bench bench
+	@cargo bench --locked --quiet --bench bench -- $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS)) $(if $(COMMANDS),--commands $(COMMANDS)) \
+		$(if $(BACKLOG),--backlog $(BACKLOG)) $(if $(OUTCOMES),--outcomes $(OUTCOMES))
 
 # As root, on Debian: it installs buildah and podman.
 image-test:
