@@ -1,5 +1,6 @@
 //! The command line: which subcommand, with which configuration, and which exit code it ends with.
 
+mod bar;
 mod check;
 mod completions;
 mod config;

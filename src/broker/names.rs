@@ -89,11 +89,6 @@ impl Names {
         format!("{}.check-{mark}", self.prefix)
     }
 
-    /// What all names begin with.
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     /// Whether a queue name is one of ours, which no reply may go to.
     pub fn owns(&self, name: &str) -> bool {
         name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.'))

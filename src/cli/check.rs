@@ -3,14 +3,13 @@
 
 mod accounts;
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::bar::bar;
 use super::outcomes::shown;
 use super::{Config, Configuration, Exit};
 use crate::config::{Fault, Faults, load};
@@ -116,7 +115,8 @@ async fn connect(config: Config, as_json: bool) -> Exit {
         }
     };
     let listen = config.admin.listen;
-    let bar = progress_bar(config.accounts.official_accounts.len());
+    let count = config.accounts.official_accounts.len();
+    let bar = bar("{bar:40} {pos}/{len} Official Accounts  {eta} left", count, count >= WORTH_A_BAR);
     let proven = accounts::prove(config, reader.as_ref(), metrics, |proof| {
         bar.suspend(|| told.tell(&proof));
         bar.inc(1);
@@ -128,15 +128,6 @@ async fn connect(config: Config, as_json: bool) -> Exit {
     }
     told.tell(&admin::prove(listen).await);
     told.worst
-}
-
-/// Drawn where somebody looks, for many.
-fn progress_bar(count: usize) -> ProgressBar {
-    if count < WORTH_A_BAR || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} Official Accounts  {eta} left");
-    ProgressBar::new(count.try_into().unwrap_or(u64::MAX)).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// What was told, and the exit code that it makes.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::Exit;
+use super::bar::bar;
 use super::outcomes::shown;
 use crate::broker::{ConnectError, DeadLetter, DeadLetters, PublishError, Settings};
 use crate::command::{Decoded, decode};
@@ -270,13 +271,8 @@ fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
-/// A bar on a terminal; nothing elsewhere, and nothing for a few.
+/// A bar, but none for a few.
 fn progress(letters: &[DeadLetter], hidden: bool) -> ProgressBar {
     const WORTH_A_BAR: usize = 50;
-    if hidden || letters.len() < WORTH_A_BAR {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta} left").unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(letters.len().try_into().unwrap_or(u64::MAX)).with_style(style)
+    bar("{bar:40} {pos}/{len}  {per_sec}  {eta} left", letters.len(), !hidden && letters.len() >= WORTH_A_BAR)
 }

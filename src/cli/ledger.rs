@@ -1,12 +1,11 @@
 //! `kf-worker ledger`: moving a ledger from a file into a database, and forgetting old outcomes by hand.
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use super::bar::bar;
 use super::{Config, Configuration, Exit};
 use crate::ledger::{self, Ledger, MoveError, Place};
 use crate::metrics::Metrics;
@@ -108,7 +107,7 @@ fn migrate(from: &str, to: Option<&str>, configuration: &Configuration, abandon:
 }
 
 async fn copy(ends: &Ends) -> Result<ledger::Counts, MoveError> {
-    let bar = progress_bar("{bar:30} {pos}/{len} commands copied, {eta} left");
+    let bar = bar("{bar:30} {pos}/{len} commands copied, {eta} left", 0, true);
     let counts = ledger::migrate(&ends.from, &ends.to, |copied, of| {
         bar.set_length(of);
         bar.set_position(copied);
@@ -120,7 +119,7 @@ async fn copy(ends: &Ends) -> Result<ledger::Counts, MoveError> {
 
 /// Forgets old outcomes.
 fn prune(config: &Config, json: bool) -> Exit {
-    let bar = progress_bar("{spinner} {pos} outcomes forgotten");
+    let bar = bar("{spinner} {pos} outcomes forgotten", 0, true);
     let pruned = super::in_runtime(async {
         let metrics = Metrics::new().map_err(|error| (Exit::Failed, error.to_string()))?;
         let ledger = Ledger::open(&config.ledger, Arc::new(metrics)).await.map_err(|error| (Exit::from(&error), error.to_string()))?;
@@ -138,13 +137,6 @@ fn prune(config: &Config, json: bool) -> Exit {
         Err(exit) => return exit,
     }
     Exit::Done
-}
-
-/// Drawn where somebody looks.
-fn progress_bar(template: &str) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(0), target).with_style(style)
 }
 
 fn usage(message: &str) -> Exit {

@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState};
 
 use super::order::Order;
 use super::progress::{Answer, Progress};
+use crate::cli::bar::bar;
 use crate::cli::{self, outcomes::shown};
 use crate::event::on_one_line;
 use crate::outcome::{Action, Status};
@@ -34,18 +35,13 @@ pub struct Standing {
 impl Report {
     /// For so many orders. A single one needs no bar.
     pub fn new(orders: usize, wait: bool, json: bool) -> Self {
-        let target = match std::io::stderr().is_terminal() && orders > 1 {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
-        };
         let what = if wait { "results" } else { "sent" };
-        let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{rate}}/s  {{eta}} left");
-        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+        let bar = bar(&format!("{{bar:30}} {{pos}}/{{len}} {what}  {{rate}}/s  {{eta}} left"), orders, orders > 1);
+        let style = bar.style().with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
             // A bar that can't be drawn is missed by nobody.
             let _ = write!(out, "{:.0}", state.per_sec());
         });
-        let bar = ProgressBar::with_draw_target(Some(orders as u64), target).with_style(style);
+        bar.set_style(style);
         Self { bar, shares_terminal: std::io::stdout().is_terminal(), wait, json }
     }
 
