@@ -1,6 +1,5 @@
 //! The dead letters, for an operator: look at all of them, put some back into the commands queue, or drop them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -11,17 +10,16 @@ use tokio::time::Instant;
 
 use super::delivery::{DEAD_DETAIL, DEAD_ID, DEAD_REASON, DEAD_SINCE, REPLAY, copied, message, own_headers};
 use super::names::Names;
-use super::publisher::{Outgoing, Publisher};
+use super::publisher::{Exclusive, Outgoing};
 use super::session::connect;
 use super::{ConnectError, PublishError, Settings, within};
 use crate::command::Message;
-use crate::metrics::Metrics;
 
 /// The dead letter queue, opened. What is not dropped or replayed stays in it: it goes back when this is closed.
 pub struct DeadLetters {
     connection: Connection,
     channel: Channel,
-    publisher: Publisher,
+    publisher: Exclusive,
     names: Names,
     /// As whom; what is put back goes by this user where it needs one.
     user: Option<String>,
@@ -51,11 +49,11 @@ impl DeadLetters {
     ///
     /// # Errors
     /// Where the broker can't be reached, or has no such queue.
-    pub async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
+    pub async fn open(settings: &Settings) -> Result<Self, ConnectError> {
         let connection = connect(settings, "kf-worker dead").await?;
         let names = Names::new(&settings.prefix);
         let channel = within(connection.create_channel()).await?;
-        let publisher = Publisher::open(&connection, 1, metrics).await?;
+        let publisher = Exclusive::open(&connection, 1).await?;
         let user = settings.url.user().map(str::to_owned);
         let letters = Self { connection, channel, publisher, names, user, held: AtomicU32::new(0) };
         letters.ready().await.map_err(|error| error.about(format!("queue `{}`", letters.names.dead())))?;

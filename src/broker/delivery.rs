@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
-use lapin::{Acker, BasicProperties};
-
-use lapin::options::BasicAckOptions;
+use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use super::acknowledger::Acknowledger;
 use super::publisher::{Outgoing, PublishError};
 use super::session::Session;
-use super::within;
 use crate::command::{Message, TraceContext};
 use crate::event::{CONTENT_TYPE, Event};
 use crate::metrics::Counted;
@@ -49,10 +47,10 @@ pub struct Delivery {
     delivery_tag: u64,
     routing_key: ShortString,
     properties: BasicProperties,
-    acker: Acker,
+    acknowledger: Acknowledger,
     session: Session,
     /// Counts it among those that are held.
-    _held: Held,
+    held: Held,
 }
 
 /// Counts a message among those of its queue, and among all, until it is dropped.
@@ -75,11 +73,17 @@ impl Drop for Held {
 }
 
 impl Delivery {
-    pub(super) fn new(delivery: lapin::message::Delivery, queue: Arc<str>, session: Session, held: Held) -> Self {
-        let lapin::message::Delivery { data, properties, routing_key, redelivered, acker, delivery_tag, .. } = delivery;
+    pub(super) fn new(
+        delivery: lapin::message::Delivery,
+        queue: Arc<str>,
+        acknowledger: Acknowledger,
+        session: Session,
+        held: Held,
+    ) -> Self {
+        let lapin::message::Delivery { data, properties, routing_key, redelivered, delivery_tag, .. } = delivery;
         let message = message(data, &properties);
         let span = Span::default();
-        Self { message, redelivered, span, queue, delivery_tag, routing_key, properties, acker, session, _held: held }
+        Self { message, redelivered, span, queue, delivery_tag, routing_key, properties, acknowledger, session, held }
     }
 
     /// Goes on with the producer's trace from now on.
@@ -178,13 +182,9 @@ impl Delivery {
         self.session.publisher().surely(Outgoing { exchange: &exchange, routing_key, properties, body: &self.message.body }).await
     }
 
-    /// Tells the broker that we are done with it.
-    pub async fn acknowledge(self) {
-        match within(self.acker.ack(BasicAckOptions::default())).await {
-            // `false`: the channel is gone, and the broker will deliver it again.
-            Ok(true | false) => {}
-            Err(error) => self.session.give_up(format!("acknowledging failed: {error}")),
-        }
+    /// Has the broker told that we are done with it.
+    pub fn acknowledge(self) {
+        self.acknowledger.done(self.delivery_tag, self.held);
     }
 }
 

@@ -4,6 +4,7 @@
 //! included. The client's own recovery is off: it hides that a connection was lost, and with it that everything not yet
 //! acknowledged comes again. A [`Session`] lives until either connection is lost; then all of it is given up.
 
+mod acknowledger;
 mod dead;
 mod delivery;
 mod names;

@@ -60,7 +60,7 @@ async fn empty(session: &Session, window: u16, arrived: &Arrived) -> Result<(), 
     let (connection, queue) = (session.consuming(), session.names().parked());
     let held = Arc::<AtomicUsize>::default();
     let channel = within(connection.create_channel()).await?;
-    let mut subscription = Subscription::new(queue.clone(), channel, Arc::clone(&held));
+    let mut subscription = Subscription::new(queue.clone(), channel, Arc::clone(&held), session);
     let mut place = subscription.take_place(window, false).await?;
     let mut looks = 0;
     // Twice: what was on its way when the parking ended has come by then.

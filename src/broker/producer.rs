@@ -1,7 +1,5 @@
 //! A producer's side: sends commands to the exchange, each confirmed and routed, and takes the replies to them.
 
-use std::sync::Arc;
-
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
@@ -10,15 +8,14 @@ use lapin::{BasicProperties, Connection, Consumer};
 
 use super::delivery::PERSISTENT;
 use super::names::Names;
-use super::publisher::{Outgoing, Publisher};
+use super::publisher::{Exclusive, Outgoing};
 use super::session::connect;
 use super::{ConnectError, PublishError, Settings, within};
-use crate::metrics::Metrics;
 
 /// A connection that sends commands.
 pub struct Producer {
     connection: Connection,
-    publisher: Publisher,
+    publisher: Exclusive,
     names: Names,
     /// As whom; the broker validates it, and the worker's `[[publisher]]` rules go by it.
     user: Option<String>,
@@ -43,9 +40,9 @@ impl Producer {
     ///
     /// # Errors
     /// Where the broker can't be reached, or refuses.
-    pub async fn open(settings: &Settings, channels: usize, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
+    pub async fn open(settings: &Settings, channels: usize) -> Result<Self, ConnectError> {
         let connection = connect(settings, "kf-worker send").await?;
-        let publisher = Publisher::open(&connection, channels, metrics).await?;
+        let publisher = Exclusive::open(&connection, channels).await?;
         let user = settings.url.user().map(str::to_owned);
         Ok(Self { connection, publisher, names: Names::new(&settings.prefix), user, reply_to: None })
     }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::delivery::Delivery;
 use super::names::Names;
-use super::publisher::{CHANNELS, Publisher};
+use super::publisher::Publisher;
 use super::share::Share;
 use super::{ConnectError, Settings, TIME_LIMIT, describe, parked, topology, within};
 use crate::metrics::Metrics;
@@ -87,7 +87,7 @@ impl Session {
         topology::prepare(&consuming, settings, &names).await?;
         let parked_first = parked::come_first(&consuming, &names).await?;
         let publishing = connect(settings, "kf-worker publish").await?;
-        let publisher = Publisher::open(&publishing, CHANNELS, Arc::clone(metrics)).await?;
+        let publisher = Publisher::open(&publishing, Arc::clone(metrics)).await?;
         let shared = Shared {
             consuming,
             publishing,

@@ -50,7 +50,7 @@ impl Session {
         };
         let channel = within(consuming.create_channel()).await?;
         let held = Arc::<AtomicUsize>::default();
-        let subscription = Subscription::new(name.clone(), channel.clone(), Arc::clone(&held));
+        let subscription = Subscription::new(name.clone(), channel.clone(), Arc::clone(&held), self);
         let partition = Partition::subscribe(subscription, (number, *partitions), *window, share.subscribe(), others).await?;
         Ok((Consumed { number, name, channel, held }, partition))
     }

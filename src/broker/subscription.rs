@@ -13,6 +13,7 @@ use lapin::types::FieldTable;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::acknowledger::Acknowledger;
 use super::delivery::{Delivery, Held};
 use super::session::Session;
 use super::share::{HAND_OVER, STEP_BACK, STEP_BACK_AGAIN, Share};
@@ -22,6 +23,7 @@ use super::{ConnectError, within};
 pub struct Subscription {
     queue: Arc<str>,
     channel: Channel,
+    acknowledger: Acknowledger,
     /// How many of its messages are taken and not yet acknowledged.
     held: Arc<AtomicUsize>,
     /// Places taken so far, which gives each a name of its own.
@@ -50,8 +52,10 @@ enum Event {
 }
 
 impl Subscription {
-    pub fn new(queue: String, channel: Channel, held: Arc<AtomicUsize>) -> Self {
-        Self { queue: queue.into(), channel, held, places: 0 }
+    /// Over a channel of its own.
+    pub fn new(queue: String, channel: Channel, held: Arc<AtomicUsize>, session: &Session) -> Self {
+        let acknowledger = Acknowledger::of(channel.clone(), session.clone());
+        Self { queue: queue.into(), channel, acknowledger, held, places: 0 }
     }
 
     /// Goes to the back of the line.
@@ -81,8 +85,9 @@ impl Subscription {
     /// Gives a message to whoever takes them all, and counts it as held.
     pub fn hand_on(&self, delivery: lapin::message::Delivery, session: &Session, arrived: &Arrived) {
         let held = Held::new(&self.held, session.metrics().hold());
+        let delivery = Delivery::new(delivery, Arc::clone(&self.queue), self.acknowledger.clone(), session.clone(), held);
         // Nobody takes any more at the end of a session: what was taken comes again.
-        let _ = arrived.send(Delivery::new(delivery, Arc::clone(&self.queue), session.clone(), held));
+        let _ = arrived.send(delivery);
     }
 }
 

@@ -1,7 +1,5 @@
 //! `kf-worker dead`: look at the dead letters, replay them once their cause is mended, or drop them.
 
-use std::sync::Arc;
-
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -11,7 +9,6 @@ use super::bar::bar;
 use super::outcomes::shown;
 use crate::broker::{ConnectError, DeadLetter, DeadLetters, PublishError, Settings};
 use crate::command::{Decoded, decode};
-use crate::metrics::Metrics;
 use crate::outcome::Reason;
 
 /// What to do with dead letters.
@@ -93,9 +90,7 @@ enum DeadError {
 /// Does what is asked and answers the exit code.
 pub fn dead(settings: &Settings, what: Dead) -> Exit {
     let ended = super::in_runtime(async {
-        // The broker's part counts what it does; nobody asks for the numbers here.
-        let Ok(metrics) = Metrics::new() else { return Ok(()) };
-        let letters = DeadLetters::open(settings, Arc::new(metrics)).await?;
+        let letters = DeadLetters::open(settings).await?;
         let done = carry_out(&letters, what).await;
         letters.close().await;
         done

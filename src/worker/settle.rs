@@ -73,7 +73,7 @@ impl Worker {
         let finished = matches!(fate, Fate::Concluded(_));
         match self.publish_owed(&delivery, fate).await {
             Ok(()) => {
-                delivery.acknowledge().await;
+                delivery.acknowledge();
                 observe(&self.metrics.processing, taken_at.elapsed());
                 if finished {
                     self.metrics.last_finished.set(Timestamp::now().as_second());

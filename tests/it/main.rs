@@ -13,6 +13,7 @@ mod bad_input;
 mod bulk;
 mod clients;
 mod config;
+mod confirms;
 mod crash;
 mod dashboards;
 mod dead;

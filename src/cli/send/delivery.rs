@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -14,7 +13,6 @@ use super::progress::{Answer, Progress};
 use super::report::{Report, Standing};
 use crate::broker::{ConnectError, Producer, PublishError, Replies, Sending, Settings};
 use crate::event::{self, Told};
-use crate::metrics::Metrics;
 use crate::retry;
 
 /// Orders that are under way at once, each of another account than the others.
@@ -35,8 +33,6 @@ pub enum SendError {
     NoQueue,
     #[error("the connection to the broker was lost")]
     Lost,
-    #[error("the metrics can't be made: {0}")]
-    Metrics(String),
 }
 
 impl SendError {
@@ -44,13 +40,13 @@ impl SendError {
     pub fn needs_an_operator(&self) -> bool {
         match self {
             Self::Connect(error) | Self::Publish(PublishError::Failed(error)) => error.needs_an_operator(),
-            Self::Publish(_) | Self::NoQueue | Self::Lost | Self::Metrics(_) => false,
+            Self::Publish(_) | Self::NoQueue | Self::Lost => false,
         }
     }
 
     /// Whether another connection may do.
     fn may_pass(&self) -> bool {
-        !self.needs_an_operator() && !matches!(self, Self::NoQueue | Self::Metrics(_))
+        !self.needs_an_operator() && !matches!(self, Self::NoQueue)
     }
 }
 
@@ -111,9 +107,7 @@ impl<'a> Delivery<'a> {
     }
 
     async fn over_one_connection(&mut self, report: &Report) -> Result<(), SendError> {
-        // The broker's part counts what it does; nobody asks for the numbers here.
-        let metrics = Metrics::new().map_err(|error| SendError::Metrics(error.to_string()))?;
-        let mut producer = Producer::open(self.settings, AT_ONCE.min(self.orders.len()), Arc::new(metrics)).await?;
+        let mut producer = Producer::open(self.settings, AT_ONCE.min(self.orders.len())).await?;
         let mut replies = if self.wait { Some(producer.take_replies().await?) } else { None };
         self.connected = true;
         let (confirmed, mut confirms) = mpsc::unbounded_channel();

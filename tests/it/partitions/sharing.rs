@@ -91,7 +91,7 @@ impl Group {
                 }
                 if *wanted.borrow() {
                     for delivery in kept.drain(..) {
-                        delivery.acknowledge().await;
+                        delivery.acknowledge();
                     }
                 }
             }
