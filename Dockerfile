@@ -10,6 +10,7 @@ WORKDIR /build
 # The dependencies by themselves, with programs that do nothing: this layer stays until Cargo.toml or Cargo.lock changes. What was
 # made of the placeholders is removed, since a source file older than it would be taken for compiled already.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src/bin \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \

@@ -13,9 +13,6 @@ pub const COMMAND: &str =
     "position, command_id, content, action, kf_account, given, state, generation, attempts, attempts_before, begun_at,
     answer_lost, suspect, deaths, trouble, trouble_since, errcode, errmsg, received_at, age_from, seen_at,
     finished_at, status, reason, detail, data, dead_letter";
-/// Those of an account.
-pub const ACCOUNT: &str =
-    "kf_account, revision, last_action, last_action_at, last_position, last_delete_at, lost_add_at, epoch, holder, lease_until";
 
 /// Who holds a claim: one process for as long as it runs.
 pub type Holder = String;

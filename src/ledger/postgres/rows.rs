@@ -12,11 +12,14 @@ use tokio_postgres::{Client, Error, Row};
 use super::Trouble;
 use super::connection::{Connection, Parameter};
 use crate::command::Content;
-use crate::ledger::record::{ACCOUNT, AccountRecord, COMMAND, CommandRecord, Ended, Latest, Lease, Word};
+use crate::ledger::record::{AccountRecord, COMMAND, CommandRecord, Ended, Latest, Lease, Word};
 use crate::ledger::sheet::{Keys, Records, Sheet};
 use crate::ledger::{Epoch, LedgerError, Position};
 use crate::outcome::Answer;
 
+/// The columns of an account.
+const ACCOUNT: &str =
+    "kf_account, revision, last_action, last_action_at, last_position, last_delete_at, lost_add_at, epoch, holder, lease_until";
 /// The names of all accounts that are asked for: $1 names, $2 positions of commands, $3 a holder's where it is not null.
 const NAMES: &str = "SELECT unnest($1::text[]) UNION ALL SELECT kf_account FROM kf_worker.command WHERE position = ANY($2)
     UNION ALL SELECT kf_account FROM kf_worker.account WHERE holder = $3";
@@ -104,7 +107,7 @@ pub async fn missing(connection: &mut Connection, seen_before: Timestamp, most: 
 pub async fn store_and_commit(client: &Client, sheet: &Sheet) -> Result<(), Error> {
     let stored = async {
         let commands: Vec<&CommandRecord> = sheet.changed_commands().collect();
-        let accounts: Vec<&AccountRecord> = sheet.changed_accounts().collect();
+        let accounts: Vec<&AccountRecord> = sheet.changed_accounts_and_claims().collect();
         try_join(store_commands(client, &commands), store_accounts(client, &accounts)).await
     };
     // Where a statement fails the commit behind it rolls back.

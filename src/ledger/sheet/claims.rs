@@ -68,7 +68,7 @@ impl Sheet {
     fn claim(&mut self, kf_account: &str) -> (Epoch, Option<Timestamp>) {
         let until = self.terms.now.checked_add(self.terms.lease).unwrap_or(Timestamp::MAX);
         let holder = self.terms.holder.clone();
-        let account = self.change_account(kf_account);
+        let account = self.change_claim(kf_account);
         account.epoch = account.epoch.next();
         account.lease = Some(Lease { holder, until });
         (account.epoch, account.lost_add_at)
@@ -81,7 +81,7 @@ impl Sheet {
 
     /// Gives the right to call back.
     pub(super) fn give_back(&mut self, kf_account: &str) {
-        self.change_account(kf_account).lease = None;
+        self.change_claim(kf_account).lease = None;
     }
 
     /// What is in flight at an orderly end is given up: nobody has died. Its claim is left to run out, since the request may
@@ -115,7 +115,7 @@ impl Sheet {
                 let _ = self.interrupt(position, State::Abandoned);
                 let _ = self.change(position).map(CommandRecord::fell_with_its_worker);
             }
-            let account = self.change_account(&kf_account);
+            let account = self.change_claim(&kf_account);
             account.epoch = account.epoch.next();
             account.lease = None;
         }

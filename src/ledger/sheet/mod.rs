@@ -49,7 +49,7 @@ pub struct Terms {
 pub struct Records {
     pub commands: Vec<CommandRecord>,
     pub accounts: Vec<AccountRecord>,
-    /// Positions for new commands, in their order.
+    /// Positions for new commands, in their order; at least as many as may be new.
     pub free_positions: VecDeque<Position>,
 }
 
@@ -63,6 +63,8 @@ pub struct Sheet {
     unfinished: HashMap<String, BTreeSet<Position>>,
     changed_commands: BTreeSet<Position>,
     changed_accounts: BTreeSet<String>,
+    /// Those of which the claim has changed.
+    changed_claims: BTreeSet<String>,
     /// What has reached its outcome here, in this order.
     ended: Vec<Position>,
 }
@@ -79,6 +81,7 @@ impl Sheet {
             unfinished: HashMap::new(),
             changed_commands: BTreeSet::new(),
             changed_accounts: BTreeSet::new(),
+            changed_claims: BTreeSet::new(),
             ended: Vec::new(),
         };
         for command in commands {
@@ -98,9 +101,26 @@ impl Sheet {
         self.ended.iter().filter_map(|position| self.commands.get(position))
     }
 
-    /// The accounts that have changed, in the order of their names.
+    /// The accounts that have changed, their claims aside, in the order of their names.
     pub fn changed_accounts(&self) -> impl Iterator<Item = &AccountRecord> {
         self.changed_accounts.iter().filter_map(|name| self.accounts.get(name))
+    }
+
+    /// The accounts that have changed in any way, likewise.
+    pub fn changed_accounts_and_claims(&self) -> impl Iterator<Item = &AccountRecord> {
+        self.changed_accounts.union(&self.changed_claims).filter_map(|name| self.accounts.get(name))
+    }
+
+    /// The first position that is still free, where there is one.
+    pub fn next_position(&self) -> Option<Position> {
+        self.free_positions.front().copied()
+    }
+
+    /// An account that something was accepted for, and all that is unfinished of it: both leave the sheet.
+    pub fn take_account(&mut self, kf_account: &str) -> Option<(AccountRecord, Vec<CommandRecord>)> {
+        let account = self.accounts.remove(kf_account).filter(|account| account.latest.is_some())?;
+        let unfinished = self.unfinished.remove(kf_account).unwrap_or_default();
+        Some((account, unfinished.iter().filter_map(|position| self.commands.remove(position)).collect()))
     }
 
     /// The unfinished commands of an account whose messages are still about, oldest first.
@@ -133,6 +153,16 @@ impl Sheet {
 
     fn change_account(&mut self, kf_account: &str) -> &mut AccountRecord {
         self.changed_accounts.insert(kf_account.to_owned());
+        self.account(kf_account)
+    }
+
+    /// For a change of its claim alone.
+    fn change_claim(&mut self, kf_account: &str) -> &mut AccountRecord {
+        self.changed_claims.insert(kf_account.to_owned());
+        self.account(kf_account)
+    }
+
+    fn account(&mut self, kf_account: &str) -> &mut AccountRecord {
         self.accounts.entry(kf_account.to_owned()).or_insert_with(|| AccountRecord::unknown(kf_account))
     }
 }

@@ -86,7 +86,7 @@ pub fn token(connection: &Connection, owner: &str) -> Result<Option<StoredToken>
 pub fn wanted(connection: &Connection, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
     let mut of_official_account = connection.prepare_cached(
         "SELECT account.kf_account, account.last_action, account.last_position, coalesce(command.data, command.given) ->> 'nickname',
-           EXISTS (SELECT 1 FROM command AS other WHERE other.kf_account = account.kf_account AND other.state <> 'finished')
+           EXISTS (SELECT 1 FROM command AS other WHERE other.kf_account = account.kf_account AND other.finished_at IS NULL)
          FROM account LEFT JOIN command ON command.position = account.last_position
          WHERE substr(account.kf_account, instr(account.kf_account, '@') + 1) = ?1
          ORDER BY account.kf_account",

@@ -1,5 +1,6 @@
 //! The ledger in one SQLite file: one thread writes, and everything that waits shares a transaction and an fsync.
 
+mod known;
 mod memory;
 mod reader;
 mod rows;
@@ -19,6 +20,9 @@ use tokio::sync::mpsc;
 
 pub use reader::Reader;
 pub use source::{Moved, Source};
+
+use known::Known;
+use rows::Statements;
 
 use super::request::{BATCH, Decision, Errand, Reply, Request, answer_all, count_ended, decide_all, keys_of, part};
 use super::sheet::{Sheet, Terms};
@@ -72,8 +76,9 @@ pub fn start(
     let file_error = |source| OpenError::File { path: path.to_owned(), source };
     let file = FileIdentity::of(path).map_err(file_error)?;
     let (path, settings, holder) = (path.to_owned(), settings.clone(), super::random_name());
-    let writer = Writer { connection, path, settings, holder, metrics, file, _lock: lock };
-    std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(queue)).map_err(file_error)?;
+    let next_position = rows::first_free(&connection).map_err(|source| OpenError::Database { path: path.clone(), source })?;
+    let writer = Writer { path, settings, holder, metrics, file, known: Known::new(next_position), _lock: lock };
+    std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&connection, queue)).map_err(file_error)?;
     Ok(id)
 }
 
@@ -164,67 +169,78 @@ impl FileIdentity {
 
 /// The writing thread's own.
 struct Writer {
-    connection: Connection,
     path: PathBuf,
     settings: Settings,
     holder: String,
     metrics: Arc<Metrics>,
     file: FileIdentity,
+    known: Known,
     /// Held for as long as this process may write.
     _lock: File,
 }
 
 impl Writer {
     /// Takes whatever waits: all decisions share one transaction and are answered after its commit.
-    fn run(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
+    fn run(mut self, connection: &Connection, mut queue: mpsc::UnboundedReceiver<Request>) {
+        let mut statements = match Statements::prepare(connection) {
+            Ok(statements) => statements,
+            // Who asks is told that the ledger is closed.
+            Err(error) => return tracing::error!(%error, "the ledger can't be used"),
+        };
         let mut batch = Vec::with_capacity(BATCH);
         while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
             let (mut decisions, errands) = part(&mut batch);
             if !decisions.is_empty() {
-                let committed = self.decide(&mut decisions);
+                let committed = self.decide(connection, &mut statements, &mut decisions);
                 answer_all(decisions, &committed);
             }
             for errand in errands {
-                self.run_errand(errand);
+                self.run_errand(connection, errand);
             }
         }
     }
 
-    fn decide(&mut self, decisions: &mut [Box<dyn Decision>]) -> Result<(), LedgerError> {
+    fn decide(
+        &mut self,
+        connection: &Connection,
+        statements: &mut Statements<'_>,
+        decisions: &mut [Box<dyn Decision>],
+    ) -> Result<(), LedgerError> {
         let keys = keys_of(decisions);
         // The lock on the file says that it is shared with nobody.
         let Settings { lease, patience, .. } = self.settings;
         let terms = Terms { holder: self.holder.clone(), now: now(), lease, patience, shared: false };
-        let sheet = self.transact(|transaction| {
-            let records = rows::load(transaction, &keys, &terms.holder)?;
+        let (sheet, kf_accounts) = self.transact(connection, |_| {
+            let (records, kf_accounts) = statements.load(&keys, &self.known, &terms.holder)?;
             let mut sheet = Sheet::new(terms, records);
             decide_all(decisions, &mut sheet)?;
-            rows::store(transaction, &sheet)?;
-            Ok(sheet)
+            statements.store(&sheet, &self.known)?;
+            Ok((sheet, kf_accounts))
         })?;
         count_ended(&sheet, &self.metrics);
+        self.known.learn(kf_accounts, sheet);
         Ok(())
     }
 
-    fn run_errand(&mut self, errand: Errand) {
+    fn run_errand(&self, connection: &Connection, errand: Errand) {
         let retention = self.settings.retention;
         match errand {
-            Errand::Pauses(reply) => self.answer(reply, |transaction| memory::pauses(transaction)),
-            Errand::KeepPause(pause, reply) => self.answer(reply, |transaction| memory::keep_pause(transaction, &pause)),
+            Errand::Pauses(reply) => self.answer(connection, reply, |transaction| memory::pauses(transaction)),
+            Errand::KeepPause(pause, reply) => self.answer(connection, reply, |transaction| memory::keep_pause(transaction, &pause)),
             Errand::ForgetPause(wechat_id, scope, reply) => {
-                self.answer(reply, |transaction| memory::forget_pause(transaction, &wechat_id, scope));
+                self.answer(connection, reply, |transaction| memory::forget_pause(transaction, &wechat_id, scope));
             }
-            Errand::Token(owner, reply) => self.answer(reply, |transaction| memory::token(transaction, &owner)),
+            Errand::Token(owner, reply) => self.answer(connection, reply, |transaction| memory::token(transaction, &owner)),
             // There is none but this one.
             Errand::TokenTurn(_, reply) => drop(reply.send(Ok(TokenTurn::Yours))),
             Errand::EndTokenTurn(_, reply) => drop(reply.send(Ok(()))),
-            Errand::SaveToken(token, reply) => self.answer(reply, |transaction| save_token(transaction, &token)),
-            Errand::Wanted(wechat_id, reply) => self.answer(reply, |transaction| memory::wanted(transaction, &wechat_id)),
+            Errand::SaveToken(token, reply) => self.answer(connection, reply, |transaction| save_token(transaction, &token)),
+            Errand::Wanted(wechat_id, reply) => self.answer(connection, reply, |transaction| memory::wanted(transaction, &wechat_id)),
             Errand::Prune(after, reply) => {
                 let before = now().checked_sub(retention).unwrap_or(Timestamp::MIN);
-                self.answer(reply, |transaction| memory::prune(transaction, after, before));
+                self.answer(connection, reply, |transaction| memory::prune(transaction, after, before));
             }
-            Errand::Probe(reply) => self.answer(reply, |transaction| {
+            Errand::Probe(reply) => self.answer(connection, reply, |transaction| {
                 transaction.execute("UPDATE identity SET ledger_id = ledger_id", [])?;
                 Ok(())
             }),
@@ -235,17 +251,21 @@ impl Writer {
     }
 
     /// Does something in a transaction of its own and answers.
-    fn answer<T>(&mut self, reply: Reply<T>, work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>) {
+    fn answer<T>(&self, connection: &Connection, reply: Reply<T>, work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>) {
         // Who has stopped waiting needs no answer.
-        drop(reply.send(self.transact(work)));
+        drop(reply.send(self.transact(connection, work)));
     }
 
-    fn transact<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+    fn transact<T>(
+        &self,
+        connection: &Connection,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
         // SQLite goes on writing to a file that was deleted under it.
         if FileIdentity::of(&self.path).ok() != Some(self.file) {
             return Err(LedgerError::Gone);
         }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let result = work(&transaction)?;
         transaction.commit()?;
         Ok(result)

@@ -13,9 +13,9 @@ use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
 /// The newest outcomes, by the index on their time.
 const LATEST: &str = "finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?1";
 /// What is unfinished, by the index on it, and was not seen for long.
-const MISSING: &str = "state <> 'finished' AND seen_at < ?1 ORDER BY position LIMIT ?2";
+const MISSING: &str = "finished_at IS NULL AND seen_at < ?1 ORDER BY position LIMIT ?2";
 /// How many there are, by the index on them, and the time from which the age of the oldest counts.
-const UNFINISHED: &str = "SELECT count(*), min(age_from) FROM command WHERE state <> 'finished'";
+const UNFINISHED: &str = "SELECT count(*), min(age_from) FROM command WHERE finished_at IS NULL";
 
 /// Reads a ledger beside the worker that writes it.
 pub struct Reader {

@@ -73,7 +73,7 @@ impl Source {
 
     /// How much it holds.
     pub fn counts(&self) -> Result<Counts, LedgerError> {
-        let counts = "SELECT (SELECT count(*) FROM command), (SELECT count(*) FROM command WHERE state <> 'finished'),
+        let counts = "SELECT (SELECT count(*) FROM command), (SELECT count(*) FROM command WHERE finished_at IS NULL),
             (SELECT count(*) FROM account), (SELECT count(*) FROM pause), (SELECT count(*) FROM token),
             (SELECT coalesce(max(position), 0) FROM command)";
         Ok(self.connection.query_row(counts, [], |row| {
@@ -119,7 +119,7 @@ impl Source {
 
     /// The first position that no command has ever had.
     pub fn next_position(&self) -> Result<Position, LedgerError> {
-        rows::first_free(&self.connection)
+        Ok(rows::first_free(&self.connection)?)
     }
 }
 

@@ -14,17 +14,28 @@ for_every_database! {
     a_ledger_of_an_older_form_gets_its_index_and_keeps_what_it_holds,
 }
 
+/// Undoes what came later, but for what is in the tables.
+const FILE_OF_FORM_3: &str = "
+    DROP INDEX unfinished_of_account;
+    CREATE INDEX unfinished_of_account ON command (kf_account, position) WHERE state <> 'finished';
+    ALTER TABLE account ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE account ADD COLUMN holder TEXT;
+    ALTER TABLE account ADD COLUMN lease_until INTEGER;
+    CREATE INDEX claimed ON account (holder) WHERE holder IS NOT NULL;
+    DROP INDEX latest_outcomes;
+    PRAGMA user_version = 3;";
+
 impl Fixture {
     async fn reader(&self) -> Reader {
         Reader::open(&self.settings().place).await.unwrap()
     }
 
     /// Takes it back to the form before the index on outcomes.
-    fn age(&self) {
+    pub(super) fn age(&self) {
         match self {
             Self::Sqlite(folder) => {
                 let connection = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
-                connection.execute_batch("DROP INDEX latest_outcomes; PRAGMA user_version = 3").unwrap();
+                connection.execute_batch(FILE_OF_FORM_3).unwrap();
             }
             Self::Postgres(database) => {
                 database.execute("DROP INDEX kf_worker.latest_outcomes; UPDATE kf_worker.version SET version = 1");
