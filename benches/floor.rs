@@ -119,7 +119,7 @@ struct Floor {
     places: Semaphore,
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     // A task that fails would leave the others waiting.
     let tell = std::panic::take_hook();

@@ -157,7 +157,7 @@ fn in_runtime<T>(work: impl Future<Output = T>) -> Result<T, Exit> {
     // One provider of cryptography for everything that speaks TLS. A second installation would be a mistake of ours,
     // and the first one would stand.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         tell(format_args!("threads can't be had: {error}"));
         Exit::Failed
     })?;

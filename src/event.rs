@@ -252,6 +252,15 @@ pub struct ToldError {
     pub detail: String,
 }
 
+/// What the log tells of an event's `data`; the rest of it is passed over.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Brief<'a> {
+    pub attempts: u32,
+    #[serde(borrow)]
+    pub effect: Option<&'a str>,
+}
+
 impl Told {
     /// Reads an event's `data`; nothing where it is none.
     pub fn read(data: &str) -> Option<Self> {
@@ -280,6 +289,11 @@ impl Conclusion {
     pub fn told(&self) -> Told {
         // Written by this file, it can be read.
         Told::read(&self.data).unwrap_or_default()
+    }
+
+    /// The same, for the log.
+    pub fn told_briefly(&self) -> Brief<'_> {
+        serde_json::from_str(&self.data).unwrap_or_default()
     }
 
     /// The event that tells of this conclusion; the same one each time.

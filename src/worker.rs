@@ -14,6 +14,7 @@ mod wait;
 mod watch;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     /// Commands by account: one at a time, lowest position first.
-    pub lanes: Arc<Lanes<String, Position, Job>>,
+    pub lanes: Arc<Lanes<String, Position, Box<Job>>>,
     /// Who may call WeChat next.
     pub calls: Arc<Calls>,
     /// Everything that works on a delivery.
@@ -166,7 +167,7 @@ impl Worker {
     }
 
     /// Puts a job into the lane of its account; where nobody works on that lane, somebody starts.
-    fn enqueue(self: &Arc<Self>, job: Job) {
+    fn enqueue(self: &Arc<Self>, job: Box<Job>) {
         let key = job.command.account.as_str().to_owned();
         if let Some(turn) = self.lanes.push(&key, job.ticket.position, job) {
             let worker = Arc::clone(self);
@@ -175,22 +176,23 @@ impl Worker {
     }
 
     /// Carries out the commands of one account, one after the other, until there are no more.
-    async fn work_on(self: Arc<Self>, turn: Turn<String, Position, Job>) {
+    async fn work_on(self: Arc<Self>, turn: Turn<String, Position, Box<Job>>) {
         while let Some(job) = turn.next() {
             let trace = job.delivery.span.context().cloned();
+            let carried_on = pin!(self.carry_on(job, &turn));
             tokio::select! {
-                () = traces::within(trace, self.carry_on(job, &turn)) => {}
+                () = traces::within(trace, carried_on) => {}
                 () = self.aborted.cancelled() => return,
             }
         }
     }
 
     /// Brings one command a step further: to its end, or back into its lane since something older may have come.
-    async fn carry_on(&self, mut job: Job, turn: &Turn<String, Position, Job>) {
+    async fn carry_on(&self, mut job: Box<Job>, turn: &Turn<String, Position, Box<Job>>) {
         let position = job.ticket.position;
         let step = match AssertUnwindSafe(self.step(&mut job, turn)).catch_unwind().await {
             Ok(step) => step,
-            Err(_) => self.after_panic(&mut job).await,
+            Err(_) => Box::pin(self.after_panic(&mut job)).await,
         };
         match step {
             Ok(Some(fate)) => self.settle(job.delivery, fate, job.taken_at).await,

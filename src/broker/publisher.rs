@@ -7,6 +7,7 @@
 mod exclusive;
 mod shared;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,12 +128,11 @@ fn taken(confirmation: &Confirmation) -> Result<(), PublishError> {
 /// Waits for the confirm, within the time limit; while the broker blocks us, for longer.
 async fn in_time(
     status: &ConnectionStatus,
-    confirmed: impl Future<Output = lapin::Result<Confirmation>>,
+    mut confirmed: Pin<&mut impl Future<Output = lapin::Result<Confirmation>>>,
 ) -> Result<Confirmation, ConnectError> {
-    tokio::pin!(confirmed);
     let patient_until = Instant::now() + BLOCKED_LIMIT;
     loop {
-        match tokio::time::timeout(TIME_LIMIT, &mut confirmed).await {
+        match tokio::time::timeout(TIME_LIMIT, confirmed.as_mut()).await {
             Ok(confirmation) => return confirmation.map_err(describe),
             Err(_) if status.blocked() && status.connected() && Instant::now() < patient_until => {}
             Err(_) => return Err(ConnectError::Unreachable(format!("the broker confirmed nothing within {} s", TIME_LIMIT.as_secs()))),

@@ -32,6 +32,13 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host(usize);
 
+impl Host {
+    /// Its place among all.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 impl Hosts {
     pub fn new(base_urls: Vec<String>, metrics: Arc<Metrics>) -> Self {
         for (index, base_url) in base_urls.iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response, header, redirect};
+use reqwest::{Method, RequestBuilder, Response, Url, header, redirect};
 use serde::Serialize;
 
 use super::answer::{self, Endpoint, WeChatAnswer};
@@ -27,6 +27,8 @@ pub enum BuildError {
     Tls(#[from] TlsError),
     #[error("the HTTP client can't be made: {0}")]
     Client(#[from] reqwest::Error),
+    #[error("the address of WeChat's API is none; check `wechat.base_url` and `wechat.fallback_urls`")]
+    Address,
 }
 
 /// An HTTP client for all hosts of the API.
@@ -35,6 +37,8 @@ pub struct Http {
     encrypted: reqwest::Client,
     /// For http, which is spoken with this machine alone and never through a proxy: it would see everything.
     plain: reqwest::Client,
+    /// Where the API is, at each of the hosts.
+    bases: Vec<Url>,
     hosts: Hosts,
     metrics: Arc<Metrics>,
     traces: Traces,
@@ -53,11 +57,12 @@ impl Http {
         };
         let encrypted = client().tls_backend_preconfigured(tls.client()?).https_only(true).build()?;
         let plain = client().no_proxy().tls_certs_only([]).build()?;
-        Ok(Self { encrypted, plain, hosts: Hosts::new(base_urls, Arc::clone(&metrics)), metrics, traces })
+        let bases = base_urls.iter().map(|base_url| Url::parse(base_url)).collect::<Result<_, _>>().map_err(|_| BuildError::Address)?;
+        Ok(Self { encrypted, plain, bases, hosts: Hosts::new(base_urls, Arc::clone(&metrics)), metrics, traces })
     }
 
-    fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        if url.starts_with("https://") { self.encrypted.request(method, url) } else { self.plain.request(method, url) }
+    fn client(&self, url: &str) -> &reqwest::Client {
+        if url.starts_with("https://") { &self.encrypted } else { &self.plain }
     }
 
     /// Posts JSON. The body is sent as one piece with its length, since WeChat's gateway refuses chunks.
@@ -86,9 +91,9 @@ impl Http {
         with_body: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<WeChatAnswer, AttemptFailure> {
         let host = self.hosts.pick();
-        let base_url = self.hosts.base_url(host);
-        let span = self.traces.request(method.as_str(), base_url, path);
-        let request = with_body(self.request(method, &address(base_url, path, query)));
+        let span = self.traces.request(method.as_str(), self.hosts.base_url(host), path);
+        let base = &self.bases[host.index()];
+        let request = with_body(self.client(base.as_str()).request(method, address(base, path, query)));
         let timer = self.metrics.wechat_call_seconds(endpoint.as_str()).start_timer();
         let answer = self.exchange(endpoint, traced(request, &span), &span).await;
         timer.observe_duration();
@@ -100,8 +105,9 @@ impl Http {
     /// Gets what somebody else's server has, an organisation's own token server for one: its status and its body.
     pub async fn get_elsewhere(&self, url: &str, headers: &[(&str, &str)]) -> Result<(u16, Vec<u8>), AttemptFailure> {
         let span = self.traces.request_elsewhere("GET");
-        let request =
-            headers.iter().fold(traced(self.request(Method::GET, url), &span), |request, (name, value)| request.header(*name, *value));
+        let request = headers
+            .iter()
+            .fold(traced(self.client(url).request(Method::GET, url), &span), |request, (name, value)| request.header(*name, *value));
         let failed = |error: reqwest::Error| {
             let failed = transport_failure(Endpoint::Token, "The token server", &error);
             span.fail(failed.failure.reason.as_str());
@@ -152,15 +158,19 @@ async fn read(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(bytes)
 }
 
-fn address(base_url: &str, path: &str, query: &[(&str, &str)]) -> String {
+/// The address of a call, by the one of the API, which need not be parsed anew for each.
+fn address(base: &Url, path: &str, query: &[(&str, &str)]) -> Url {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-    let mut url = format!("{}{path}", base_url.trim_end_matches('/'));
+    let mut text = String::new();
     for (index, (name, value)) in query.iter().enumerate() {
-        url.push(if index == 0 { '?' } else { '&' });
-        url.push_str(name);
-        url.push('=');
-        url.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
+        text.push_str(if index == 0 { "" } else { "&" });
+        text.push_str(name);
+        text.push('=');
+        text.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
     }
+    let mut url = base.clone();
+    url.set_path(&[base.path().trim_end_matches('/'), path].concat());
+    url.set_query(Some(&text).filter(|text| !text.is_empty()).map(String::as_str));
     url
 }
 
@@ -205,7 +215,10 @@ mod tests {
 
     #[test]
     fn an_address_escapes_what_it_carries() {
-        let url = address("http://127.0.0.1:1/", "/cgi-bin/token", &[("appid", "wx"), ("secret", "a&b=c 客")]);
-        assert_eq!(url, "http://127.0.0.1:1/cgi-bin/token?appid=wx&secret=a%26b%3Dc%20%E5%AE%A2");
+        let base = |text| Url::parse(text).unwrap();
+        let url = address(&base("http://127.0.0.1:1/"), "/cgi-bin/token", &[("appid", "wx"), ("secret", "a&b=c 客")]);
+        assert_eq!(url.as_str(), "http://127.0.0.1:1/cgi-bin/token?appid=wx&secret=a%26b%3Dc%20%E5%AE%A2");
+        let url = address(&base("https://proxy.example/wechat/"), "/cgi-bin/token", &[]);
+        assert_eq!(url.as_str(), "https://proxy.example/wechat/cgi-bin/token");
     }
 }

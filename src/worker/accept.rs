@@ -150,7 +150,7 @@ impl Worker {
             return self.settle_soon(delivery, fate, taken_at);
         }
         let in_hand = official_account.map(|official_account| official_account.in_hand.take(taken_at));
-        self.enqueue(Job::new(delivery, command, ticket, taken_at, in_hand));
+        self.enqueue(Box::new(Job::new(delivery, command, ticket, taken_at, in_hand)));
     }
 
     /// Whether an Official Account is slow and has its share of the window. One whose calls hang need not be waited for

@@ -1,4 +1,6 @@
 //! One step of one command: wait if it must, call WeChat if it may, and see what that came to.
+//!
+//! What few commands come to is boxed: the task of each command in hand is as large as all that it may do without.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,7 @@ pub struct Tried {
 
 impl Worker {
     /// Brings a command a step further.
-    pub(super) async fn step(&self, job: &mut Job, turn: &Turn<String, Position, Job>) -> Step {
+    pub(super) async fn step(&self, job: &mut Job, turn: &Turn<String, Position, Box<Job>>) -> Step {
         if self.draining.is_cancelled() || job.delivery.session().is_lost() {
             return Ok(Some(Fate::GivenBack));
         }
@@ -52,7 +54,7 @@ impl Worker {
             Waited::Over => {
                 job.hold = None;
                 match hold {
-                    Hold::Older(until) if until <= Instant::now() => self.hold_back(job, Duration::ZERO, older_first()).await,
+                    Hold::Older(until) if until <= Instant::now() => Box::pin(self.hold_back(job, Duration::ZERO, older_first())).await,
                     Hold::Older(_) | Hold::Until(_) | Hold::News(_) => self.attempt(job, turn).await,
                 }
             }
@@ -67,9 +69,9 @@ impl Worker {
 
     /// Calls WeChat, if the Official Account is known and not paused, it is this command's turn among all, and a token
     /// can be had. In this order, so that nothing is asked of WeChat in vain.
-    async fn attempt(&self, job: &mut Job, turn: &Turn<String, Position, Job>) -> Step {
+    async fn attempt(&self, job: &mut Job, turn: &Turn<String, Position, Box<Job>>) -> Step {
         let Some(official_account) = self.accounts.get(job.command.account.wechat_id()) else {
-            return self.unknown_official_account(job).await;
+            return Box::pin(self.unknown_official_account(job)).await;
         };
         // Lining up for a call would keep others from theirs while another worker has the account.
         if job.hindered
@@ -81,22 +83,22 @@ impl Worker {
         job.hindered = false;
         if self.held_too_long(job) {
             let detail = "The commands before it took as long as a delivery may be held.";
-            return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
+            return Box::pin(self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail))).await;
         }
         let pause = official_account.paused(job.command.action);
         let last_time = pause.as_ref().is_some_and(|pause| self.tries_a_last_time(job, pause));
         if let Some(pause) = pause.filter(|_| !last_time) {
-            return self.paused(job, &official_account, pause).await;
+            return Box::pin(self.paused(job, &official_account, pause)).await;
         }
-        if let Some(step) = self.wait_for_rate(job, &official_account, turn).await {
+        if let Some(step) = Box::pin(self.wait_for_rate(job, &official_account, turn)).await {
             return step;
         }
         let permit = match self.permit(job, &official_account, turn, last_time).await {
             Ok(permit) => permit,
-            Err(NoPermit::Paused(pause)) => return self.paused(job, &official_account, *pause).await,
+            Err(NoPermit::Paused(pause)) => return Box::pin(self.paused(job, &official_account, *pause)).await,
             Err(NoPermit::HeldTooLong) => {
                 let detail = "Its turn to call WeChat did not come for as long as a delivery may be held.";
-                return self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail)).await;
+                return Box::pin(self.hold_back(job, Duration::ZERO, Failure::new(Reason::HeldTooLong, detail))).await;
             }
             Err(NoPermit::CrowdsOut) => return Ok(Some(self.put_off_for_its_share(&job.command, &job.ticket))),
             Err(NoPermit::Superseded(finished)) => return Ok(Some(Fate::Concluded(finished))),
@@ -107,7 +109,7 @@ impl Worker {
         let entered = match official_account.enter(job.command.action) {
             Ok(entered) => Some(entered),
             Err(pause) if last_time && pause.scope == Scope::Room => None,
-            Err(pause) => return self.paused(job, &official_account, *pause).await,
+            Err(pause) => return Box::pin(self.paused(job, &official_account, *pause)).await,
         };
         let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
         self.attempt_with(job, official_account, way, permit).await
@@ -122,16 +124,16 @@ impl Worker {
             Ok(token) => token,
             Err(NoToken::Failed { failed, asked_wechat }) => {
                 let tried = Tried { asked_wechat, ..tried };
-                return self.failed(job, &official_account, tried, *failed).await;
+                return Box::pin(self.failed(job, &official_account, tried, *failed)).await;
             }
             Err(NoToken::Ledger(error)) => return Err(error),
         };
         let tried = Tried { called: Some(job.command.action), ..tried };
         let call = Call { official_account, token, tried };
         if call.official_account.credentials() == Credentials::Mistaken
-            && let Some(failed) = self.identify(&call.official_account, &call.token).await
+            && let Some(failed) = Box::pin(self.identify(&call.official_account, &call.token)).await
         {
-            return self.call_failed(job, &call, failed).await;
+            return Box::pin(self.call_failed(job, &call, failed)).await;
         }
         self.look_before(job, &call.official_account, &call.token).await;
         let asking = Asking::now();
@@ -145,7 +147,7 @@ impl Worker {
         job.ticket.suspect = false;
         job.recorded = None;
         if !claim.outlasts(self.settings.request_timeout) {
-            return self.claim_ran_out(job).await;
+            return Box::pin(self.claim_ran_out(job)).await;
         }
         match self.call(job, &call.token).await {
             Ok(reached) => {
@@ -160,7 +162,7 @@ impl Worker {
                 if failed.answer_lost {
                     self.note(job, &call.official_account, None);
                 }
-                self.call_failed(job, &call, failed).await
+                Box::pin(self.call_failed(job, &call, failed)).await
             }
         }
     }
@@ -183,16 +185,16 @@ impl Worker {
         match (reached, job.command.action) {
             (Reached::Already, Action::Delete) if let Some(wait) = self.add_may_land(job, begun) => {
                 let detail = "WeChat says that the account does not exist, but an add whose answer was lost may still land.";
-                self.hold_back(job, wait, Failure::new(Reason::AddMayLand, detail)).await
+                Box::pin(self.hold_back(job, wait, Failure::new(Reason::AddMayLand, detail))).await
             }
             (Reached::Already, action) => {
                 if action == Action::Delete
-                    && let Some(failed) = self.identify(official_account, &call.token).await
+                    && let Some(failed) = Box::pin(self.identify(official_account, &call.token)).await
                 {
-                    return self.call_failed(job, call, failed).await;
+                    return Box::pin(self.call_failed(job, call, failed)).await;
                 }
                 self.note(job, official_account, Some(action == Action::Add));
-                self.already(job, official_account, begun, &call.token).await
+                Box::pin(self.already(job, official_account, begun, &call.token)).await
             }
             (Reached::Done, Action::Add) => {
                 self.note(job, official_account, Some(true));
@@ -223,7 +225,7 @@ impl Worker {
             // WeChat has judged the command itself, so nothing holds back its Official Account, but the lack of room.
             self.resume(job, call, failed.class != Class::Capacity).await?;
         }
-        self.failed(job, &call.official_account, call.tried, failed).await
+        Box::pin(self.failed(job, &call.official_account, call.tried, failed)).await
     }
 
     async fn unknown_official_account(&self, job: &mut Job) -> Step {

@@ -101,7 +101,7 @@ impl Worker {
             Err(error) => {
                 // Whether it was lost can't be found out now; if it was, this is the last chance to see to it.
                 if job.command.action == Action::Add && claim.is_some_and(|claim| !claim.outlasts(Duration::ZERO)) {
-                    self.clean_up(&job.command).await;
+                    Box::pin(self.clean_up(&job.command)).await;
                 }
                 return Err(error);
             }
@@ -128,7 +128,7 @@ impl Worker {
         );
         self.metrics.claims_lost.inc();
         if may_be_back {
-            self.clean_up(command).await;
+            Box::pin(self.clean_up(command)).await;
         }
     }
 

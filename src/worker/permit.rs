@@ -34,12 +34,15 @@ impl Worker {
         &self,
         job: &Job,
         official_account: &OfficialAccount,
-        turn: &Turn<String, Position, Job>,
+        turn: &Turn<String, Position, Box<Job>>,
         last_time: bool,
     ) -> Result<Permit, NoPermit> {
         let mut ready = pin!(async {
             let permit = self.calls.acquire(official_account.wechat_id(), job.ticket.suspect).await;
-            tokio::time::sleep(permit.wait()).await;
+            // A timer that is over already would still end with the next millisecond.
+            if !permit.wait().is_zero() {
+                tokio::time::sleep(permit.wait()).await;
+            }
             permit
         });
         let mut paused = pin!(async {

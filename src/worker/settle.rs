@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Worker;
 use crate::broker::{Delivery, PublishError};
 use crate::command::{Command, Given, KfAccount, Message, TraceContext};
-use crate::event::{Conclusion, History, Identity, Told, conclude, dead_letter_id, now};
+use crate::event::{Brief, Conclusion, History, Identity, conclude, dead_letter_id, now};
 use crate::ledger::{Arrived, Finished, LedgerError, Position, Waiting};
 use crate::metrics::observe;
 use crate::outcome::{Action, Failure, Outcome, Reason, Status};
@@ -96,7 +96,7 @@ impl Worker {
                 Ok(())
             }
             Fate::NotAuthorised(failure, answer) => {
-                self.dead_letter(delivery, &random_id(), &failure).await?;
+                Box::pin(self.dead_letter(delivery, &random_id(), &failure)).await?;
                 if let Some(conclusion) = answer
                     && delivery.reply(&conclusion.event()?).await?
                 {
@@ -104,8 +104,8 @@ impl Worker {
                 }
                 Ok(())
             }
-            Fate::DeadLettered(failure) => self.dead_letter(delivery, &random_id(), &failure).await,
-            Fate::PutOff(how) => self.put_off(delivery, how).await,
+            Fate::DeadLettered(failure) => Box::pin(self.dead_letter(delivery, &random_id(), &failure)).await,
+            Fate::PutOff(how) => Box::pin(self.put_off(delivery, how)).await,
             Fate::GivenBack => Ok(()),
         }
     }
@@ -118,8 +118,9 @@ impl Worker {
                 Identity::OtherContent(_) | Identity::NotAuthorised(_) => 0,
             };
             let failure = Failure::new(conclusion.reason.unwrap_or(Reason::WorkerBug), conclusion.detail.clone());
-            self.dead_letter(delivery, &dead_letter_id(&conclusion.command_id, generation), &failure).await?;
-            self.ledger.dead_lettered(finished.position).await?;
+            let dead_id = dead_letter_id(&conclusion.command_id, generation);
+            Box::pin(self.dead_letter(delivery, &dead_id, &failure)).await?;
+            Box::pin(self.ledger.dead_lettered(finished.position)).await?;
         }
         delivery.publish(&conclusion.event()?).await?;
         tell_outcome(delivery, conclusion, repeat);
@@ -164,7 +165,7 @@ fn tell_outcome(delivery: &Delivery, conclusion: &Conclusion, repeat: bool) {
     let action = conclusion.action.map(Action::as_str);
     let reason = conclusion.reason.map(Reason::as_str);
     if tracing::enabled!(tracing::Level::INFO) {
-        let Told { attempts, effect, .. } = conclusion.told();
+        let Brief { attempts, effect } = conclusion.told_briefly();
         let kf_account = kf_account.as_deref().filter(|text| KfAccount::is_one(text));
         let trace_id = delivery.span.context().map(TraceContext::trace_id);
         tracing::info!(command.id = command_id, kf_account, action, %status, effect, reason, attempts, repeat, trace_id, "outcome");

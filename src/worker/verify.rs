@@ -70,7 +70,7 @@ impl Worker {
         if self.settings.drift_interval.is_none() || !first || job.existed.is_some() {
             return;
         }
-        if let Some(snapshot) = self.list_since(official_account, token, recently()).await {
+        if let Some(snapshot) = Box::pin(self.list_since(official_account, token, recently())).await {
             job.existed = official_account.roster.exists_by(&snapshot, job.command.account.as_str());
         }
     }

@@ -42,7 +42,7 @@ pub const LOOK: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Waits as a job must, unless something else comes first.
-    pub(super) async fn wait(&self, job: &Job, hold: Hold, turn: &Turn<String, Position, Job>) -> Waited {
+    pub(super) async fn wait(&self, job: &Job, hold: Hold, turn: &Turn<String, Position, Box<Job>>) -> Waited {
         let until = match hold {
             Hold::Until(until) | Hold::News(until) => until,
             // Where the older command is in another worker's hands, only the ledger tells.
@@ -208,7 +208,7 @@ impl Worker {
         &self,
         job: &mut Job,
         official_account: &OfficialAccount,
-        turn: &Turn<String, Position, Job>,
+        turn: &Turn<String, Position, Box<Job>>,
     ) -> Option<Step> {
         if official_account.takes_rate() {
             return None;

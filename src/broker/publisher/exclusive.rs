@@ -31,7 +31,7 @@ impl Exclusive {
         let Outgoing { exchange, routing_key, properties, body } = outgoing;
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let confirmed = async { channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await?.await };
-        let confirmation = in_time(&self.status, confirmed).await?;
+        let confirmation = in_time(&self.status, Box::pin(confirmed).as_mut()).await?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
         match confirmation {
             Confirmation::Ack(Some(_)) => Err(PublishError::Unroutable(format!("{exchange}/{routing_key}"))),

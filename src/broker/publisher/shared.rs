@@ -33,7 +33,7 @@ impl Shared {
     /// Publishes a message. A returned one that comes with its confirm may be another one of the same channel.
     pub async fn publish(&self, outgoing: Outgoing<'_>, mandatory: bool) -> Result<Confirmation, ConnectError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        in_time(&self.status, self.channels[turn % self.channels.len()].publish(outgoing, mandatory)).await
+        in_time(&self.status, pin!(self.channels[turn % self.channels.len()].publish(outgoing, mandatory))).await
     }
 }
 
