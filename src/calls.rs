@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -16,6 +16,9 @@ use crate::retry::{self, Budget};
 pub struct Settings {
     /// Calls in flight at once, in all.
     pub at_once: usize,
+    /// So many more may get ready for theirs meanwhile, where calls are quick: nobody's place stands empty while the ledger
+    /// writes.
+    pub ahead: usize,
     /// Those of one Official Account among them, while others wait.
     pub share: usize,
     /// Retries beyond successes before there is only one call at a time.
@@ -30,6 +33,8 @@ const QUICK: Duration = Duration::from_secs(1);
 pub struct Calls {
     settings: Settings,
     state: Mutex<State>,
+    /// As many as calls may be in flight.
+    places: Arc<Semaphore>,
     /// Read by every call; written by one that must be alone.
     alone: Arc<RwLock<()>>,
     metrics: Arc<Metrics>,
@@ -58,7 +63,7 @@ struct Line {
     quick: bool,
 }
 
-/// The right to make one call. It ends when this is dropped.
+/// The right to get ready for one call, and to make it once there is a place. It ends when this is dropped.
 pub struct Permit {
     slot: Slot,
     _beside: Beside,
@@ -70,7 +75,12 @@ enum Beside {
     Nobody { _guard: OwnedRwLockWriteGuard<()> },
 }
 
-/// One of the calls that may be in flight.
+/// One of the calls that are in flight. It ends when this is dropped.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// One of those who make calls, or get ready to.
 struct Slot {
     calls: Arc<Calls>,
     wechat_id: Arc<str>,
@@ -89,7 +99,8 @@ impl Calls {
             budget: Budget::new(settings.budget),
             failures: 0,
         };
-        Arc::new(Self { settings, state: Mutex::new(state), alone: Arc::default(), metrics })
+        let places = Arc::new(Semaphore::new(settings.at_once));
+        Arc::new(Self { settings, state: Mutex::new(state), places, alone: Arc::default(), metrics })
     }
 
     /// Waits for the right to make a call for an Official Account; where nobody may call beside it, until nobody does.
@@ -168,7 +179,7 @@ impl State {
 
     /// Counts a call in for whoever comes next, where one may.
     fn serve(&mut self, settings: Settings) -> Option<(Arc<str>, oneshot::Sender<Slot>)> {
-        let limit = if self.budget.is_empty() { 1 } else { settings.at_once };
+        let limit = if self.budget.is_empty() { 1 } else { settings.at_once + settings.ahead };
         while self.in_flight < limit {
             let (served, wechat_id) = self.first_in_turn(settings)?;
             self.waiting.remove(&(served, Arc::clone(&wechat_id)));
@@ -193,8 +204,8 @@ impl State {
 
     /// The line that was served least recently, of those that have not their share.
     fn first_in_turn(&self, settings: Settings) -> Option<(u64, Arc<str>)> {
-        let only_one = self.waiting.len() == 1;
-        let may = |line: &Line| line.in_flight < settings.share || (only_one && line.quick);
+        let (only_one, is_ahead) = (self.waiting.len() == 1, self.in_flight >= settings.at_once);
+        let may = |line: &Line| (line.in_flight < settings.share || (only_one && line.quick)) && (line.quick || !is_ahead);
         self.waiting.iter().find(|(_, wechat_id)| self.lines.get(wechat_id).is_some_and(may)).cloned()
     }
 
@@ -211,6 +222,15 @@ impl Permit {
     pub fn wait(&self) -> Duration {
         self.slot.wait
     }
+
+    /// Waits for a place for the call.
+    pub async fn place(&self) -> Place {
+        match Arc::clone(&self.slot.calls.places).acquire_owned().await {
+            Ok(permit) => Place { _permit: permit },
+            // It is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -225,7 +245,11 @@ mod tests {
     use super::*;
 
     fn calls(at_once: usize, share: usize, budget: u32) -> Arc<Calls> {
-        Calls::new(Settings { at_once, share, budget }, Arc::new(Metrics::new().unwrap()))
+        with_some_ahead(at_once, 0, share, budget)
+    }
+
+    fn with_some_ahead(at_once: usize, ahead: usize, share: usize, budget: u32) -> Arc<Calls> {
+        Calls::new(Settings { at_once, ahead, share, budget }, Arc::new(Metrics::new().unwrap()))
     }
 
     /// Takes a permit where there is one now.
@@ -259,6 +283,23 @@ mod tests {
         let others = futures_util::poll!(waiting.as_mut());
         assert!(others.is_ready(), "the next call is the other's");
         assert!(futures_util::poll!(greedy.as_mut()).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_calls_are_quick_some_get_ready_while_others_are_in_flight() {
+        let calls = with_some_ahead(2, 1, 2, 10);
+        for wechat_id in ["a", "b"] {
+            assert!(now(&calls, wechat_id).await.is_some());
+        }
+        let in_flight = [now(&calls, "a").await.unwrap(), now(&calls, "b").await.unwrap()];
+        let places = [in_flight[0].place().await, in_flight[1].place().await];
+        assert!(now(&calls, "new").await.is_none(), "nobody knows whether its calls are quick");
+        let ahead = now(&calls, "a").await.unwrap();
+        assert!(now(&calls, "b").await.is_none(), "there are enough of them");
+        let mut place = std::pin::pin!(ahead.place());
+        assert!(futures_util::poll!(place.as_mut()).is_pending());
+        drop(places);
+        assert!(futures_util::poll!(place.as_mut()).is_ready());
     }
 
     #[tokio::test(start_paused = true)]

@@ -225,7 +225,7 @@ fn assemble(
     shutdown: CancellationToken,
 ) -> Result<Worker, RunError> {
     let worker::Settings { concurrency, calls_share, .. } = config.worker;
-    let calls = calls::Settings { at_once: concurrency, share: calls_share, budget: config.retry.budget_in_all };
+    let calls = calls::Settings { at_once: concurrency, ahead: concurrency / 4, share: calls_share, budget: config.retry.budget_in_all };
     Ok(Worker {
         settings: config.worker,
         retry: config.retry.clone(),

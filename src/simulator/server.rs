@@ -11,6 +11,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures_timer::Delay;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -137,7 +138,8 @@ impl Server {
         let shutdown = self.shutdown.clone();
         // A task of its own: what was sent to WeChat happens, whether the caller waits for it or not.
         let work = tokio::spawn(async move {
-            tokio::time::sleep(fate.delay).await;
+            // To the tenth of a millisecond, which the runtime's own timer is not: it ends up to two too late.
+            Delay::new(fate.delay).await;
             self.finish(&request, fate.effect)
         });
         tokio::select! {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::claim::Asking;
@@ -13,7 +14,7 @@ use super::settle::Fate;
 use super::wait::{Hold, Waited};
 use super::{Job, Worker};
 use crate::accounts::{Credentials, NoToken, OfficialAccount, Sources, Way};
-use crate::calls::Permit;
+use crate::calls::{Permit, Place};
 use crate::event::{History, Identity, conclude, now};
 use crate::lanes::Turn;
 use crate::ledger::{Begun, Claim, LedgerError, Position};
@@ -22,6 +23,9 @@ use crate::wechat::{Reached, Token};
 
 /// The answer to a step: the command's fate, or `None` where it goes on.
 pub type Step = Result<Option<Fate>, LedgerError>;
+
+/// How long a claim is held while calls are in flight in all places: for less than what is taken for hanging.
+const PLACE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a call is made with.
 struct Call {
@@ -111,13 +115,13 @@ impl Worker {
             Err(pause) if last_time && pause.scope == Scope::Room => None,
             Err(pause) => return Box::pin(self.paused(job, &official_account, *pause)).await,
         };
-        let way = entered.as_ref().map_or(Way::Free, |entered| entered.way);
+        let way = entered.as_ref().map(|entered| entered.way);
         self.attempt_with(job, official_account, way, permit).await
     }
 
-    /// The same, once it may be done.
-    async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, way: Way, permit: Permit) -> Step {
-        let tried = Tried { way, begun_at: Instant::now(), called: None, asked_wechat: true };
+    /// The same, once it may be done: in no way where it is done in spite of a pause.
+    async fn attempt_with(&self, job: &mut Job, official_account: Arc<OfficialAccount>, way: Option<Way>, permit: Permit) -> Step {
+        let tried = Tried { way: way.unwrap_or(Way::Free), begun_at: Instant::now(), called: None, asked_wechat: true };
         let _in_flight = official_account.in_hand.call();
         let sources = Sources { wechat: &self.wechat, ledger: &self.ledger, metrics: &self.metrics };
         let token = match official_account.tokens.get(sources).await {
@@ -146,10 +150,16 @@ impl Worker {
         job.ticket.attempts = begun.attempts;
         job.ticket.suspect = false;
         job.recorded = None;
-        if !claim.outlasts(self.settings.request_timeout) {
-            return Box::pin(self.claim_ran_out(job)).await;
-        }
-        match self.call(job, &call.token).await {
+        let place = match permit.place().now_or_never() {
+            Some(place) => Some(place),
+            None => Box::pin(self.place(job, &call.official_account, way, &permit)).await,
+        };
+        let Some(place) = place.filter(|_| claim.outlasts(self.settings.request_timeout)) else {
+            return Box::pin(self.not_called(job)).await;
+        };
+        let answered = self.call(job, &call.token).await;
+        drop(place);
+        match answered {
             Ok(reached) => {
                 self.calls.answered();
                 if reached == Reached::Done {
@@ -165,6 +175,18 @@ impl Worker {
                 Box::pin(self.call_failed(job, &call, failed)).await
             }
         }
+    }
+
+    /// Waits for a place among the calls in flight. There is none where the call is not to be made any more, or where those
+    /// before it take long: others may need the account.
+    async fn place(&self, job: &Job, official_account: &OfficialAccount, way: Option<Way>, permit: &Permit) -> Option<Place> {
+        let place = tokio::select! {
+            place = permit.place() => place,
+            () = self.let_go(job) => return None,
+            () = tokio::time::sleep(PLACE_PATIENCE) => return None,
+        };
+        let is_paused = way == Some(Way::Free) && official_account.paused(job.command.action).is_some();
+        (!is_paused).then_some(place)
     }
 
     async fn begin(&self, job: &Job) -> Result<Claim, LedgerError> {

@@ -81,9 +81,11 @@ impl Worker {
         None
     }
 
-    /// The worker was stopped between the claim and the call: nothing was called, and the command is begun anew.
-    pub(super) async fn claim_ran_out(&self, job: &mut Job) -> Step {
-        let detail = "The claim on the account had nearly run out before WeChat was called, since the worker was stopped for a while.";
+    /// The worker was stopped between the claim and the call, or the calls before it took long: nothing was called, and the
+    /// command is begun anew.
+    pub(super) async fn not_called(&self, job: &mut Job) -> Step {
+        let detail =
+            "The claim on the account was given back before WeChat was called: the worker was stopped, or the calls before it took long.";
         let failed = AttemptFailure::new(Class::Retry, Failure::new(Reason::ClaimRanOut, detail));
         self.metrics.waits(Reason::ClaimRanOut);
         let step = self.record_wait_of(job, &failed, false).await?;
