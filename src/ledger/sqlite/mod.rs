@@ -77,9 +77,21 @@ pub fn start(
     let file = FileIdentity::of(path).map_err(file_error)?;
     let (path, settings, holder) = (path.to_owned(), settings.clone(), super::random_name());
     let next_position = rows::first_free(&connection).map_err(|source| OpenError::Database { path: path.clone(), source })?;
-    let writer = Writer { path, settings, holder, metrics, file, known: Known::new(next_position), _lock: lock };
+    let (decided, answers) = mpsc::unbounded_channel();
+    tokio::spawn(answer(answers));
+    let writer = Writer { path, settings, holder, metrics, file, known: Known::new(next_position), decided, _lock: lock };
     std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&connection, queue)).map_err(file_error)?;
     Ok(id)
+}
+
+/// The decisions of a transaction, and how it ended.
+type Decided = (Vec<Box<dyn Decision>>, Result<(), LedgerError>);
+
+/// Answers where the answers are waited for: the writer's thread would wake that thread for each of them, and not once for all.
+async fn answer(mut decided: mpsc::UnboundedReceiver<Decided>) {
+    while let Some((decisions, committed)) = decided.recv().await {
+        answer_all(decisions, &committed);
+    }
 }
 
 /// A file that this process alone has, in this version's form.
@@ -175,6 +187,7 @@ struct Writer {
     metrics: Arc<Metrics>,
     file: FileIdentity,
     known: Known,
+    decided: mpsc::UnboundedSender<Decided>,
     /// Held for as long as this process may write.
     _lock: File,
 }
@@ -192,7 +205,8 @@ impl Writer {
             let (mut decisions, errands) = part(&mut batch);
             if !decisions.is_empty() {
                 let committed = self.decide(connection, &mut statements, &mut decisions);
-                answer_all(decisions, &committed);
+                // Nobody waits any more where there is no runtime any more.
+                let _ = self.decided.send((decisions, committed));
             }
             for errand in errands {
                 self.run_errand(connection, errand);
