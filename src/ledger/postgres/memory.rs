@@ -160,7 +160,7 @@ pub async fn token(connection: &mut Connection, owner: &str) -> Result<Option<St
 pub async fn wanted(connection: &mut Connection, wechat_id: &str) -> Result<Vec<Wanted>, LedgerError> {
     let of_official_account = "
         SELECT account.kf_account, account.last_action, account.last_position, coalesce(command.data, command.given),
-          EXISTS (SELECT FROM kf_worker.command AS other WHERE other.kf_account = account.kf_account AND other.state <> 'finished')
+          EXISTS (SELECT FROM kf_worker.command AS other WHERE other.kf_account = account.kf_account AND other.finished_at IS NULL)
         FROM kf_worker.account LEFT JOIN kf_worker.command ON command.position = account.last_position
         WHERE split_part(account.kf_account, '@', 2) = $1 AND account.last_action IS NOT NULL
         ORDER BY account.kf_account COLLATE \"C\"";

@@ -11,7 +11,7 @@ use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
 /// How much is unfinished, by the index on it, the time from which the age of the oldest counts, and the size of all tables.
 const CENSUS: &str = "SELECT count(*), min(age_from),
       (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'kf_worker'::regnamespace)
-    FROM kf_worker.command WHERE state <> 'finished'";
+    FROM kf_worker.command WHERE finished_at IS NULL";
 
 /// Reads a ledger beside the workers that write it.
 pub struct Reader {

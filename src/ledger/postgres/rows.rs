@@ -46,7 +46,7 @@ pub async fn load(client: &Client, keys: &Keys, holder: &str) -> Result<Loaded, 
     let new_accounts = "INSERT INTO kf_worker.account (kf_account) SELECT name FROM unnest($1::text[]) AS name ORDER BY name
         ON CONFLICT (kf_account) DO NOTHING";
     let accounts = format!("SELECT {ACCOUNT} FROM kf_worker.account WHERE kf_account IN ({NAMES}) ORDER BY kf_account FOR UPDATE");
-    let unfinished = format!("SELECT {COMMAND} FROM kf_worker.command WHERE state <> 'finished' AND kf_account IN ({NAMES})");
+    let unfinished = format!("SELECT {COMMAND} FROM kf_worker.command WHERE finished_at IS NULL AND kf_account IN ({NAMES})");
     let by_id = format!("SELECT {COMMAND} FROM kf_worker.command WHERE command_id = ANY($1) OR position = ANY($2)");
     let moment = "SELECT date_trunc('milliseconds', clock_timestamp()), ledger_id, move IS NULL FROM kf_worker.identity";
     let places = "SELECT nextval('kf_worker.position') FROM generate_series(1, $1)";
@@ -96,7 +96,7 @@ pub async fn latest(connection: &mut Connection, most: usize) -> Result<Vec<Comm
 
 /// Unfinished commands whose messages were seen last before then, the oldest first.
 pub async fn missing(connection: &mut Connection, seen_before: Timestamp, most: usize) -> Result<Vec<CommandRecord>, LedgerError> {
-    let unseen = "state <> 'finished' AND seen_at < $1 ORDER BY position LIMIT $2";
+    let unseen = "finished_at IS NULL AND seen_at < $1 ORDER BY position LIMIT $2";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let parameters: &[Parameter<'_>] = &[(&seen_before, Type::TIMESTAMPTZ), (&most, Type::INT8)];
     let rows = connection.query(&format!("SELECT {COMMAND} FROM kf_worker.command WHERE {unseen}"), parameters).await?;

@@ -26,7 +26,7 @@ impl Target {
     /// What it is found to be.
     pub async fn state(&mut self) -> Result<Found, LedgerError> {
         let statement = "SELECT ledger_id, move, (SELECT count(*) FROM kf_worker.command),
-            (SELECT count(*) FROM kf_worker.command WHERE state <> 'finished'), (SELECT count(*) FROM kf_worker.account),
+            (SELECT count(*) FROM kf_worker.command WHERE finished_at IS NULL), (SELECT count(*) FROM kf_worker.account),
             (SELECT count(*) FROM kf_worker.pause), (SELECT count(*) FROM kf_worker.token),
             (SELECT coalesce(max(position), 0) FROM kf_worker.command),
             (SELECT count(*) FROM kf_worker.worker WHERE seen_at > clock_timestamp() - $1 * interval '1 second')

@@ -25,6 +25,13 @@ const FILE_OF_FORM_3: &str = "
     DROP INDEX latest_outcomes;
     PRAGMA user_version = 3;";
 
+const DATABASE_OF_FORM_1: &str = "
+    DROP INDEX kf_worker.unfinished_of_account;
+    CREATE INDEX unfinished_of_account ON kf_worker.command (kf_account, position) WHERE state <> 'finished';
+    CREATE INDEX claimed ON kf_worker.account (holder) WHERE holder IS NOT NULL;
+    DROP INDEX kf_worker.latest_outcomes;
+    UPDATE kf_worker.version SET version = 1;";
+
 impl Fixture {
     async fn reader(&self) -> Reader {
         Reader::open(&self.settings().place).await.unwrap()
@@ -38,7 +45,7 @@ impl Fixture {
                 connection.execute_batch(FILE_OF_FORM_3).unwrap();
             }
             Self::Postgres(database) => {
-                database.execute("DROP INDEX kf_worker.latest_outcomes; UPDATE kf_worker.version SET version = 1");
+                database.execute(DATABASE_OF_FORM_1);
             }
         }
     }
