@@ -1,7 +1,7 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fleet bad-day isolation scaling bench image-test validate reference lint
+.PHONY: help demo test chaos fleet bad-day isolation scaling bench guard steps image-test validate reference lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
@@ -13,6 +13,8 @@ help:
 	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
 	@echo 'make scaling       a benchmark: commands a second of one, two and three workers, of a queue and of either ledger'
 	@echo 'make bench         a benchmark: the worker against the smallest honest loop, with what has to be reached: make bench ROWS=instant,idle'
+	@echo 'make guard         the part of it that tells in two minutes whether the worker has become slower, as a ratio to that loop'
+	@echo 'make steps         a benchmark of the steps of a command by themselves'
 	@echo 'make image-test    builds the image without a Docker daemon, and runs it as locked down as an operator would'
 	@echo 'make validate      holds the files for Compose, Kubernetes, systemd and Docker, and the AsyncAPI document, to their own validators'
 	@echo 'make reference     docs/metrics.md, docs/schemas/ and docs/asyncapi.json written anew from the code'
@@ -69,6 +71,15 @@ bench:
 	@cargo build --locked --release --bins --example floor --bench bench
 	@cargo bench --locked --quiet --bench bench -- $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS)) $(if $(COMMANDS),--commands $(COMMANDS)) \
 		$(if $(BACKLOG),--backlog $(BACKLOG)) $(if $(OUTCOMES),--outcomes $(OUTCOMES))
+
+# Where it fails, `make steps` may tell why.
+guard:
+	@KF_AMQP__URL= deploy/prerequisites.sh
+	@cargo build --locked --release --bins --example floor --bench bench
+	@cargo bench --locked --quiet --bench bench -- --rows instant,slow,idle --guard
+
+steps:
+	@cargo bench --locked --quiet --bench steps
 
 # As root, on Debian: it installs buildah and podman.
 image-test:

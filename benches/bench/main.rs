@@ -75,6 +75,9 @@ struct Arguments {
     /// Outcomes in the ledger that holds many
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = at_least_a_thousand)]
     outcomes: usize,
+    /// End with 1 where a row has become worse, as a ratio to the floor, than it once was
+    #[arg(long)]
+    guard: bool,
     /// What `cargo bench` tells every benchmark
     #[arg(long = "bench", hide = true)]
     _told_by_cargo: bool,
@@ -119,4 +122,7 @@ async fn main() {
         rows::start(&stage, &arguments, &mut report).await;
     }
     report.show(began.elapsed());
+    if arguments.guard && !report.is_guarded() {
+        std::process::exit(1);
+    }
 }

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::table::print;
 
 /// What has to be reached.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// Of the ratio.
@@ -34,6 +34,8 @@ pub struct Row {
     /// What the ratio is to: mostly the floor's median.
     pub against: Option<f64>,
     pub target: Target,
+    /// What the ratio to the floor was, with room for a disturbed machine: it must not become worse again.
+    pub guard: Option<Target>,
 }
 
 /// All that was measured.
@@ -59,7 +61,15 @@ impl Row {
     }
 
     fn is_reached(&self) -> bool {
-        match (self.target, self.ratio()) {
+        self.holds(self.target, self.ratio())
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.guard.is_none_or(|guard| self.holds(guard, Some(median(&self.worker) / median(&self.floor))))
+    }
+
+    fn holds(&self, target: Target, ratio: Option<f64>) -> bool {
+        match (target, ratio) {
             (Target::Below(most), _) => median(&self.worker) < most,
             (Target::AtLeast(least), Some(ratio)) => ratio >= least,
             (Target::AtMost(most), Some(ratio)) => ratio <= most,
@@ -120,6 +130,15 @@ impl Report {
         println!("\nbench: {reached} of {} targets reached, in {:.0} s", self.rows.len(), took.as_secs_f64());
         let file = self.keep(took);
         println!("bench: every single figure is in {file}");
+    }
+
+    /// Names the rows that are worse than they once were; whether there is none.
+    pub fn is_guarded(&self) -> bool {
+        let worse: Vec<&Row> = self.rows.iter().filter(|row| !row.is_guarded()).collect();
+        for Row { what, guard, .. } in &worse {
+            println!("bench: worse than it was: {what}; to the floor it was {guard:?}");
+        }
+        worse.is_empty()
     }
 
     fn keep(&self, took: Duration) -> String {

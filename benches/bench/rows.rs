@@ -39,13 +39,16 @@ pub async fn where_wechat_answers_at_once(stage: &Stage, arguments: &Arguments, 
         }
     }
     if arguments.asks_for(Part::Instant) {
-        report.row(against("WeChat at 0 ms, 64 at once", "commands/s", &sqlite, &floor, per_second, Target::AtLeast(0.75)));
+        let row = against("WeChat at 0 ms, 64 at once", "commands/s", &sqlite, &floor, per_second, Target::AtLeast(0.75));
+        report.row(Row { guard: Some(Target::AtLeast(0.45)), ..row });
         let what = "WeChat at 0 ms, 64 at once: processor time";
-        report.row(against(what, "ms/1,000 commands", &sqlite, &floor, processor, Target::AtMost(2.0)));
+        let row = against(what, "ms/1,000 commands", &sqlite, &floor, processor, Target::AtMost(2.0));
+        report.row(Row { guard: Some(Target::AtMost(3.2)), ..row });
     }
     if arguments.asks_for(Part::Postgres) {
         let what = "the same, ledger in PostgreSQL";
-        report.row(against(what, "commands/s", &postgres, &floor, per_second, Target::AtLeast(0.5)));
+        let row = against(what, "commands/s", &postgres, &floor, per_second, Target::AtLeast(0.5));
+        report.row(Row { guard: Some(Target::AtLeast(0.2)), ..row });
     }
     if let Some(ledger) = &many {
         let what = format!("the same, {} outcomes in the ledger, to an empty one", arguments.outcomes);
@@ -73,7 +76,7 @@ pub async fn where_wechat_is_slow(stage: &Stage, arguments: &Arguments, report: 
         }
         let what = format!("WeChat at 50 ms, {concurrency} at once, to Little's {most:.0}/s");
         let row = against(&what, "commands/s", &worker, &floor, per_second, Target::AtLeast(least));
-        report.row(Row { against: Some(most), ..row });
+        report.row(Row { against: Some(most), guard: Some(Target::AtLeast(0.85)), ..row });
     }
 }
 
@@ -87,7 +90,7 @@ pub async fn memory(stage: &Stage, arguments: &Arguments, report: &mut Report) {
         peaks.push(drained.peak_memory);
     }
     let what = format!("peak memory, {} commands waiting", arguments.backlog);
-    report.row(Row { what, unit: "MiB", worker: peaks, floor: Vec::new(), against: None, target: Target::Below(40.0) });
+    report.row(Row { what, unit: "MiB", worker: peaks, floor: Vec::new(), against: None, target: Target::Below(40.0), guard: None });
 }
 
 pub async fn idle(stage: &Stage, arguments: &Arguments, report: &mut Report) {
@@ -103,7 +106,15 @@ pub async fn idle(stage: &Stage, arguments: &Arguments, report: &mut Report) {
     for (what, share, most) in [("p50", 0.5, 5.0), ("p99", 0.99, 20.0)] {
         let [floor, worker] = measured.each_ref().map(|runs| runs.iter().map(|run| run.at(share)).collect::<Vec<_>>());
         let what = format!("idle, from publishing a command to its event: {what}");
-        report.row(Row { what, unit: "ms", against: Some(median(&floor)), worker, floor, target: Target::Below(most) });
+        report.row(Row {
+            what,
+            unit: "ms",
+            against: Some(median(&floor)),
+            worker,
+            floor,
+            target: Target::Below(most),
+            guard: Some(Target::AtMost(4.0)),
+        });
     }
 }
 
@@ -119,13 +130,13 @@ async fn starts(stage: &Stage, arguments: &Arguments, ledger: &str, what: String
     for _ in 0..arguments.runs * STARTS {
         times.push(start::until_ready(stage, ledger).await.as_secs_f64() * 1_000.0);
     }
-    Row { what, unit: "ms", worker: times, floor: Vec::new(), against: None, target: Target::Below(most) }
+    Row { what, unit: "ms", worker: times, floor: Vec::new(), against: None, target: Target::Below(most), guard: None }
 }
 
 /// A row that compares with the floor.
 fn against(what: &str, unit: &'static str, worker: &[Drained], floor: &[Drained], of: fn(&Drained) -> f64, target: Target) -> Row {
     let (worker, floor) = (values(worker, of), values(floor, of));
-    Row { what: what.to_owned(), unit, against: Some(median(&floor)), worker, floor, target }
+    Row { what: what.to_owned(), unit, against: Some(median(&floor)), worker, floor, target, guard: None }
 }
 
 fn values(runs: &[Drained], of: fn(&Drained) -> f64) -> Vec<f64> {
