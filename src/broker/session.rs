@@ -162,7 +162,7 @@ impl Session {
     pub async fn close(&self) {
         if !self.is_lost() {
             // RabbitMQ hands acknowledgements on to a quorum queue a few at a time, and forgets those that still wait when
-            // their channel closes: a burst of them would come again at the next start.
+            // their channel closes: a burst of them would come again at the next start. By then all that is done is told, too.
             tokio::time::sleep(HAND_ON).await;
         }
         self.give_up("the worker has closed it");
