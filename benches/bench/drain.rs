@@ -67,7 +67,12 @@ pub async fn drain(stage: &Stage, contender: &Contender, case: Case) -> Drained 
     let setting = Setting { amqp_url: stage.node.url(), simulator: &simulator, concurrency: case.concurrency, folder: &folder };
     let running = contender.start(&setting);
     let drained = watch(stage, running.pid(), case.commands).await;
-    assert_eq!(wechat::has_done(&simulator).await, case.commands, "each command is one call that changes something");
+    // The floor keeps no order, so that now and then an add meets the account that is yet to be deleted.
+    let calls = match contender {
+        Contender::Floor => wechat::has_answered(&simulator).await,
+        Contender::Worker(_) => wechat::has_done(&simulator).await,
+    };
+    assert_eq!(calls, case.commands, "each command is one call, and with the worker one that changes something");
     running.end().await;
     drained
 }

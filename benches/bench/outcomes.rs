@@ -29,8 +29,8 @@ const FILL: &str = r#"
            '","status":"succeeded","effect":"' || iif(action = 'add', 'created', 'deleted') ||
            '","attempts":1,"received_at":"2026-01-01T00:00:00.000Z","finished_at":"2026-01-01T00:00:00.005Z"}'
     FROM given;
-    INSERT INTO account (kf_account, last_action, last_action_at, last_position, last_delete_at, epoch)
-    SELECT kf_account, action, received_at, max(position), iif(action = 'delete', received_at, NULL), count(*)
+    INSERT INTO account (kf_account, last_action, last_action_at, last_position, last_delete_at)
+    SELECT kf_account, action, received_at, max(position), iif(action = 'delete', received_at, NULL)
     FROM command GROUP BY kf_account;
     COMMIT;
 "#;

@@ -25,9 +25,19 @@ pub async fn takes(simulator: &Simulator, latency: Duration) {
 
 /// How many calls have added or deleted a kf account.
 pub async fn has_done(simulator: &Simulator) -> usize {
+    count(simulator, |errcode| errcode == "0").await
+}
+
+/// How many such calls were made, whatever came of them.
+pub async fn has_answered(simulator: &Simulator) -> usize {
+    count(simulator, |_| true).await
+}
+
+async fn count(simulator: &Simulator, of: fn(&str) -> bool) -> usize {
     let calls = simulator.calls().await;
-    let done = ["add", "del"].map(|endpoint| calls["calls"][endpoint]["0"].as_u64().unwrap_or_default());
-    usize::try_from(done.iter().sum::<u64>()).expect("they can be counted")
+    let by_errcode = ["add", "del"].into_iter().filter_map(|endpoint| calls["calls"][endpoint].as_object()).flatten();
+    let count: u64 = by_errcode.filter(|(errcode, _)| of(errcode)).filter_map(|(_, count)| count.as_u64()).sum();
+    usize::try_from(count).expect("they can be counted")
 }
 
 /// A client that deletes a kf account that isn't there, and does nothing else.
