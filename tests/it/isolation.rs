@@ -72,6 +72,29 @@ async fn an_official_account_that_hangs_takes_half_of_the_calls_and_the_others_g
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_ready_for_a_call_and_gets_no_place_gives_its_claim_back_and_is_called_once() {
+    let mut stage = Stage::new().await;
+    let mut settings = patient(&stage);
+    settings.set("worker.concurrency", 4);
+    let worker = stage.worker_with(&settings).await;
+    // Its calls are known to be quick, so that one more may get ready while four are in flight.
+    let quick = adds("q", "test", 1);
+    stage.send_all(&quick).await;
+    assert_created(&stage.events.collect(1).await);
+    let commands = adds("a", "test", 5);
+    let held = hold(&stage.wechat, &commands);
+    stage.send_all(&commands).await;
+    until_in_flight(&stage.wechat, 4).await;
+    let given_back = "kf_waits_total{reason=\"claim_ran_out\"}";
+    eventually("a claim is given back", async || worker.metric(given_back).await.filter(|count| *count >= 1.0)).await;
+    assert_eq!(in_flight(&stage.wechat).len(), 4, "no more than `worker.concurrency` are ever in flight");
+    assert_eq!(calls(&stage.wechat, "test").len(), 5, "the first one, and those that are held");
+    release(held);
+    assert_created(stage.settle_each(worker, &commands).await.values());
+    assert_eq!(calls(&stage.wechat, "test").len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_alone_whose_calls_are_quick_may_use_more_than_half() {
     let mut stage = Stage::new().await;
     let mut settings = patient(&stage);
