@@ -119,6 +119,7 @@ struct Floor {
     places: Semaphore,
 }
 
+// As the worker does; several threads were no faster.
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     // A task that fails would leave the others waiting.

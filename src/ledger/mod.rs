@@ -25,8 +25,9 @@
 //!
 //! `sheet/` decides, by the rule of `order.rs`, on records (`record.rs`) that a database has loaded; `sqlite/` and `postgres/`
 //! load them, write back what has changed, and know nothing of the rules. `handle.rs` is what the worker holds, `request.rs`
-//! what goes from it to a database. `reader.rs` reads beside running workers, `trail.rs` all outcomes part by part, `recall.rs` does so for people and metrics within a time
-//! limit, `look_over.rs` for the metrics now and then; `moving.rs` copies a file into a database.
+//! what goes from it to a database. `reader.rs` reads beside running workers, `trail.rs` all outcomes part by part, `recall.rs` does
+//! so for people and metrics within a time limit, `look_over.rs` for the metrics now and then; `moving.rs` copies a file into a
+//! database.
 //!
 //! The epoch is what the field calls a fencing token; attending and leaving are heartbeats and their end.
 

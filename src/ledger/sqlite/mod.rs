@@ -78,7 +78,7 @@ pub fn start(
     let (path, settings, holder) = (path.to_owned(), settings.clone(), super::random_name());
     let next_position = rows::first_free(&connection).map_err(|source| OpenError::Database { path: path.clone(), source })?;
     let (decided, answers) = mpsc::unbounded_channel();
-    tokio::spawn(answer(answers));
+    tokio::spawn(answer_where_awaited(answers));
     let writer = Writer { path, settings, holder, metrics, file, known: Known::new(next_position), decided, _lock: lock };
     std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&connection, queue)).map_err(file_error)?;
     Ok(id)
@@ -87,8 +87,8 @@ pub fn start(
 /// The decisions of a transaction, and how it ended.
 type Decided = (Vec<Box<dyn Decision>>, Result<(), LedgerError>);
 
-/// Answers where the answers are waited for: the writer's thread would wake that thread for each of them, and not once for all.
-async fn answer(mut decided: mpsc::UnboundedReceiver<Decided>) {
+/// Answers on the runtime's thread: the writer's own would wake it for each answer, and not once for all.
+async fn answer_where_awaited(mut decided: mpsc::UnboundedReceiver<Decided>) {
     while let Some((decisions, committed)) = decided.recv().await {
         answer_all(decisions, &committed);
     }

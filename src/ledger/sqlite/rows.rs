@@ -48,10 +48,11 @@ impl<'a> Statements<'a> {
                    trouble_since = ?9, errcode = ?10, errmsg = ?11, seen_at = ?12
                  WHERE position = ?1",
             )?,
+            // All that can ever change; the numbers are those of the insert.
             update: connection.prepare(
-                "UPDATE command SET given = ?2, state = ?3, generation = ?4, attempts = ?5, attempts_before = ?6, begun_at = ?7,
-                   answer_lost = ?8, suspect = ?9, deaths = ?10, trouble = ?11, trouble_since = ?12, errcode = ?13, errmsg = ?14,
-                   age_from = ?15, seen_at = ?16, finished_at = ?17, status = ?18, reason = ?19, detail = ?20, data = ?21, dead_letter = ?22
+                "UPDATE command SET given = ?6, state = ?7, generation = ?8, attempts = ?9, attempts_before = ?10, begun_at = ?11,
+                   answer_lost = ?12, suspect = ?13, deaths = ?14, trouble = ?15, trouble_since = ?16, errcode = ?17, errmsg = ?18,
+                   age_from = ?20, seen_at = ?21, finished_at = ?22, status = ?23, reason = ?24, detail = ?25, data = ?26, dead_letter = ?27
                  WHERE position = ?1",
             )?,
             store_account: connection.prepare(
@@ -102,52 +103,17 @@ impl<'a> Statements<'a> {
     pub fn store(&mut self, sheet: &Sheet, known: &Known) -> Result<(), LedgerError> {
         for command in sheet.changed_commands() {
             if command.position >= known.next_position() {
-                self.insert(command)?;
+                write(&mut self.insert, command)?;
             } else if command.ended.is_none() && command.generation == 0 {
                 self.go_on(command)?;
             } else {
-                self.update(command)?;
+                write(&mut self.update, command)?;
             }
         }
         for account in sheet.changed_accounts() {
             self.store_account(account)?;
         }
         Ok(())
-    }
-
-    fn insert(&mut self, command: &CommandRecord) -> rusqlite::Result<()> {
-        let ended = command.ended.as_ref();
-        self.insert
-            .execute(params![
-                command.position,
-                command.command_id,
-                command.content,
-                command.action.map(AsWord),
-                command.kf_account,
-                command.given,
-                AsWord(command.state),
-                command.generation,
-                command.attempts,
-                command.attempts_before,
-                command.begun_at.map(Millis),
-                command.answer_lost,
-                command.suspect,
-                command.deaths,
-                command.trouble.map(|(trouble, _)| AsWord(trouble)),
-                command.trouble.map(|(_, since)| Millis(since)),
-                command.answer.as_ref().map(|answer| answer.errcode),
-                command.answer.as_ref().map(|answer| answer.errmsg.as_str()),
-                Millis(command.received_at),
-                Millis(command.age_from),
-                Millis(command.seen_at),
-                ended.map(|ended| Millis(ended.finished_at)),
-                ended.map(|ended| AsWord(ended.status)),
-                ended.and_then(|ended| ended.reason).map(AsWord),
-                ended.map(|ended| ended.detail.as_str()),
-                ended.map(|ended| ended.data.as_str()),
-                ended.and_then(|ended| ended.dead_letter).map(AsWord),
-            ])
-            .map(drop)
     }
 
     /// What can change of a command that has never had an outcome, as long as it has none.
@@ -170,37 +136,6 @@ impl<'a> Statements<'a> {
             .map(drop)
     }
 
-    /// All that can ever change of a command.
-    fn update(&mut self, command: &CommandRecord) -> rusqlite::Result<()> {
-        let ended = command.ended.as_ref();
-        self.update
-            .execute(params![
-                command.position,
-                command.given,
-                AsWord(command.state),
-                command.generation,
-                command.attempts,
-                command.attempts_before,
-                command.begun_at.map(Millis),
-                command.answer_lost,
-                command.suspect,
-                command.deaths,
-                command.trouble.map(|(trouble, _)| AsWord(trouble)),
-                command.trouble.map(|(_, since)| Millis(since)),
-                command.answer.as_ref().map(|answer| answer.errcode),
-                command.answer.as_ref().map(|answer| answer.errmsg.as_str()),
-                Millis(command.age_from),
-                Millis(command.seen_at),
-                ended.map(|ended| Millis(ended.finished_at)),
-                ended.map(|ended| AsWord(ended.status)),
-                ended.and_then(|ended| ended.reason).map(AsWord),
-                ended.map(|ended| ended.detail.as_str()),
-                ended.map(|ended| ended.data.as_str()),
-                ended.and_then(|ended| ended.dead_letter).map(AsWord),
-            ])
-            .map(drop)
-    }
-
     fn store_account(&mut self, account: &AccountRecord) -> rusqlite::Result<()> {
         // An account is written with its first command, never before.
         let Some(latest) = account.latest else { return Ok(()) };
@@ -216,6 +151,42 @@ impl<'a> Statements<'a> {
             ])
             .map(drop)
     }
+}
+
+/// Gives a statement all columns of a command by their numbers, whichever of them it uses.
+fn write(statement: &mut Statement<'_>, command: &CommandRecord) -> rusqlite::Result<()> {
+    let ended = command.ended.as_ref();
+    statement
+        .execute(params![
+            command.position,
+            command.command_id,
+            command.content,
+            command.action.map(AsWord),
+            command.kf_account,
+            command.given,
+            AsWord(command.state),
+            command.generation,
+            command.attempts,
+            command.attempts_before,
+            command.begun_at.map(Millis),
+            command.answer_lost,
+            command.suspect,
+            command.deaths,
+            command.trouble.map(|(trouble, _)| AsWord(trouble)),
+            command.trouble.map(|(_, since)| Millis(since)),
+            command.answer.as_ref().map(|answer| answer.errcode),
+            command.answer.as_ref().map(|answer| answer.errmsg.as_str()),
+            Millis(command.received_at),
+            Millis(command.age_from),
+            Millis(command.seen_at),
+            ended.map(|ended| Millis(ended.finished_at)),
+            ended.map(|ended| AsWord(ended.status)),
+            ended.and_then(|ended| ended.reason).map(AsWord),
+            ended.map(|ended| ended.detail.as_str()),
+            ended.map(|ended| ended.data.as_str()),
+            ended.and_then(|ended| ended.dead_letter).map(AsWord),
+        ])
+        .map(drop)
 }
 
 /// The commands of which something is true.
