@@ -1,8 +1,9 @@
 //! The only place that talks to RabbitMQ: connecting, the topology, taking commands, publishing with confirms.
 //!
-//! Two connections, since RabbitMQ stops reading from one that publishes while an alarm is on, acknowledgements
-//! included. The client's own recovery is off: it hides that a connection was lost, and with it that everything not yet
-//! acknowledged comes again. A [`Session`] lives until either connection is lost; then all of it is given up.
+//! Publishing has connections of its own, since RabbitMQ stops reading from one that publishes while an alarm is on,
+//! acknowledgements included: one for results, small and busy, and one for copies of messages, as large as these are. The
+//! client's own recovery is off: it hides that a connection was lost, and with it that everything not yet acknowledged comes
+//! again. A [`Session`] lives until one of its connections is lost; then all of it is given up.
 
 mod acknowledger;
 mod dead;

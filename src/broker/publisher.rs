@@ -69,8 +69,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub async fn open(connection: &Connection, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
-        let (results, copies) = (Shared::open(connection, RESULTS).await?, Exclusive::open(connection, COPIES).await?);
+    pub async fn open(results: &Connection, copies: &Connection, metrics: Arc<Metrics>) -> Result<Self, ConnectError> {
+        let (results, copies) = (Shared::open(results, RESULTS).await?, Exclusive::open(copies, COPIES).await?);
         Ok(Self { results, copies, metrics })
     }
 

@@ -1,11 +1,11 @@
-//! One life of the two connections, from connecting to the first sign that either is lost.
+//! One life of the connections, from connecting to the first sign that one is lost.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lapin::tcp::RustlsConnector;
-use lapin::uri::AMQPAuthority;
+use lapin::uri::{AMQPAuthority, AMQPUri};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,12 @@ use crate::readiness::Readiness;
 
 /// Heartbeats where the URL asks for none, in seconds: a silent peer is noticed within two of them.
 const HEARTBEAT: u16 = 10;
+/// Bytes of a frame at most where the URL says nothing: RabbitMQ's own limit. The client keeps room for 32 frames each way, and
+/// fills it with zeros, untouched memory included, when it first learns of the limit from the broker.
+const FRAME_MAX: u32 = 128 * 1024;
+/// The same on the connection for results, which is so busy that it touches all of that room. No frame needs more there: the
+/// headers, which can't be split, are ours and have less than 2 KiB. Elsewhere they are the producer's.
+const RESULTS_FRAME_MAX: u32 = 16 * 1024;
 /// How long the broker is given to hand on the last acknowledgements before the connections are closed.
 const HAND_ON: Duration = Duration::from_millis(500);
 
@@ -33,7 +39,8 @@ pub struct Session {
 /// What all handles share.
 pub(super) struct Shared {
     consuming: Connection,
-    publishing: Connection,
+    results: Connection,
+    copies: Connection,
     publisher: Publisher,
     names: Names,
     metrics: Arc<Metrics>,
@@ -86,11 +93,13 @@ impl Session {
         }
         topology::prepare(&consuming, settings, &names).await?;
         let parked_first = parked::come_first(&consuming, &names).await?;
-        let publishing = connect(settings, "kf-worker publish").await?;
-        let publisher = Publisher::open(&publishing, Arc::clone(metrics)).await?;
+        let results = connect_in_small_frames(settings, "kf-worker publish results").await?;
+        let copies = connect(settings, "kf-worker publish copies").await?;
+        let publisher = Publisher::open(&results, &copies, Arc::clone(metrics)).await?;
         let shared = Shared {
             consuming,
-            publishing,
+            results,
+            copies,
             publisher,
             names,
             metrics: Arc::clone(metrics),
@@ -158,7 +167,7 @@ impl Session {
         }
     }
 
-    /// Closes both connections; the broker delivers again whatever was not acknowledged.
+    /// Closes all connections; the broker delivers again whatever was not acknowledged.
     pub async fn close(&self) {
         if !self.is_lost() {
             // RabbitMQ hands acknowledgements on to a quorum queue a few at a time, and forgets those that still wait when
@@ -168,7 +177,7 @@ impl Session {
         self.give_up("the worker has closed it");
         // Where closing fails or takes too long there is nothing left to close.
         let close = async |connection: &Connection| tokio::time::timeout(TIME_LIMIT / 4, connection.close(200, "bye".into())).await.ok();
-        tokio::join!(close(&self.shared.publishing), close(&self.shared.consuming));
+        tokio::join!(close(&self.shared.results), close(&self.shared.copies), close(&self.shared.consuming));
         self.shared.closed.cancel();
     }
 
@@ -188,8 +197,8 @@ impl Session {
         &self.shared.consuming
     }
 
-    pub(super) fn publishing(&self) -> &Connection {
-        &self.shared.publishing
+    pub(super) fn publishing(&self) -> [&Connection; 2] {
+        [&self.shared.results, &self.shared.copies]
     }
 
     pub(super) fn consumed(&self) -> &[Consumed] {
@@ -240,8 +249,22 @@ impl Deliveries {
     }
 }
 
+/// Connects; the connection's name is shown by the broker.
 pub(super) async fn connect(settings: &Settings, name: &str) -> Result<Connection, ConnectError> {
     let mut uri = settings.url.0.clone();
+    uri.query.frame_max.get_or_insert(FRAME_MAX);
+    connect_to(uri, settings, name).await
+}
+
+/// The same with frames of [`RESULTS_FRAME_MAX`], or smaller where the URL says so.
+async fn connect_in_small_frames(settings: &Settings, name: &str) -> Result<Connection, ConnectError> {
+    let mut uri = settings.url.0.clone();
+    let asked = uri.query.frame_max.filter(|asked| *asked != 0);
+    uri.query.frame_max = Some(asked.map_or(RESULTS_FRAME_MAX, |asked| asked.min(RESULTS_FRAME_MAX)));
+    connect_to(uri, settings, name).await
+}
+
+async fn connect_to(mut uri: AMQPUri, settings: &Settings, name: &str) -> Result<Connection, ConnectError> {
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let encrypted = if settings.url.is_encrypted() { Some(RustlsConnector::from(settings.tls.client()?)) } else { None };

@@ -19,17 +19,18 @@ const LISTEN: Duration = Duration::from_secs(10);
 const DEAF: u8 = 4;
 
 impl Session {
-    /// Looks at both connections until the session is over.
+    /// Looks at all connections until the session is over.
     pub(super) async fn watch(self, readiness: std::sync::Arc<Readiness>) {
         while !self.is_lost() {
             let consuming = self.consuming().status().connected();
             if !consuming || self.consumed().iter().any(|queue| !queue.channel.status().connected()) {
                 self.give_up("the consuming connection to the broker was lost");
             }
-            if !self.publishing().status().connected() {
-                self.give_up("the publishing connection to the broker was lost");
+            let publishing = self.publishing().map(|connection| connection.status());
+            if !publishing.iter().all(|status| status.connected()) {
+                self.give_up("a publishing connection to the broker was lost");
             }
-            let blocked = self.publishing().status().blocked();
+            let blocked = publishing.iter().any(|status| status.blocked());
             readiness.blocked(blocked);
             self.metrics().broker_blocked.set(blocked.into());
             tokio::select! {

@@ -118,7 +118,7 @@ table! {
             token_expiry: IntGaugeVec = "kf_token_expiry_timestamp_seconds" by ["official_account"],
         }
         "Broker" {
-            /// 1 while both connections to the broker are up
+            /// 1 while all connections to the broker are up
             pub broker_connected: IntGauge = "kf_broker_connected",
             /// 1 while the broker takes no messages from this worker (an alarm)
             pub broker_blocked: IntGauge = "kf_broker_blocked",

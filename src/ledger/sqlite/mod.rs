@@ -146,7 +146,7 @@ fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // We acknowledge after the commit, so the commit must be on disk.
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "cache_size", -1_000)?;
+        connection.pragma_update(None, "cache_size", -8_000)?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(())
     };

@@ -1,4 +1,4 @@
-//! A TCP proxy before the broker that can withhold what one of the worker's two connections sends, or cut them all.
+//! A TCP proxy before the broker that can withhold what the worker sends on its connections of one kind, or cut them all.
 
 use std::collections::HashSet;
 

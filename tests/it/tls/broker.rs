@@ -43,7 +43,7 @@ async fn a_broker_is_believed_by_the_certificate_of_a_given_authority_alone() {
     let mut worker = stage.worker_with(&settings).await;
     stage.outcome(&add("c1", "anna@test", "安娜")).await.assert_succeeded("created");
     let connections = node.control(&["list_connections", "user", "ssl"]);
-    assert_eq!(connections.lines().filter(|line| *line == "kf-worker\ttrue").count(), 2, "{connections}");
+    assert_eq!(connections.lines().filter(|line| *line == "kf-worker\ttrue").count(), 3, "{connections}");
     assert_eq!(worker.terminate().await, Some(0));
 
     // The same listener is nobody's where another authority alone is believed, even though the system believes this one.

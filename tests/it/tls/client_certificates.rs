@@ -49,13 +49,13 @@ impl Scene {
         settings
     }
 
-    /// Ends once each of a worker's two connections fits, by user, mechanism and the certificate's subject, and no other
+    /// Ends once each of a worker's three connections fits, by user, mechanism and the certificate's subject, and no other
     /// encrypted connection is left: the broker lists one that was closed for a while longer.
     async fn connections_fit(&self, what: &str, fits: impl Fn(&str) -> bool) {
         eventually(what, async || {
             let listed = self.node.control(&["list_connections", "ssl", "user", "auth_mechanism", "peer_cert_subject"]);
             let encrypted: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("true\t")).collect();
-            (encrypted.len() == 2 && encrypted.iter().all(|line| fits(line))).then_some(())
+            (encrypted.len() == 3 && encrypted.iter().all(|line| fits(line))).then_some(())
         })
         .await;
     }
