@@ -12,8 +12,9 @@ use crate::ledger::{Census, LedgerError, StoredToken, Wanted};
 
 /// The newest outcomes, by the index on their time.
 const LATEST: &str = "finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?1";
-/// What is unfinished, by the index on it, and was not seen for long.
-const MISSING: &str = "finished_at IS NULL AND seen_at < ?1 ORDER BY position LIMIT ?2";
+/// What is unfinished, by the index on it, and was not seen for long. Its order is by an expression, or SQLite would go through
+/// all that was ever finished to have it in order.
+const MISSING: &str = "finished_at IS NULL AND seen_at < ?1 ORDER BY +position LIMIT ?2";
 /// How many there are, by the index on them, and the time from which the age of the oldest counts.
 const UNFINISHED: &str = "SELECT count(*), min(age_from) FROM command WHERE finished_at IS NULL";
 
@@ -124,5 +125,11 @@ mod tests {
         let plan = plan(UNFINISHED);
         assert!(plan.contains("INDEX unfinished_of_account"), "{plan}");
         assert!(plan.lines().all(|line| !line.starts_with("SCAN command") || line.contains("INDEX")), "{plan}");
+    }
+
+    #[test]
+    fn what_is_missing_is_sought_among_what_is_unfinished() {
+        let plan = plan(&format!("SELECT data FROM command WHERE {MISSING}"));
+        assert!(plan.contains("INDEX unfinished_of_account"), "{plan}");
     }
 }
