@@ -8,7 +8,7 @@ use super::{postgres, sqlite};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {
     /// A statement or the commit failed (disk full, read-only, locked by another program…).
-    #[error("the ledger can't be written or read: {0}")]
+    #[error("the ledger can't be written or read: {0}{advice}", advice = sqlite::advice(.0))]
     Sqlite(Arc<rusqlite::Error>),
     /// The server can't be reached, went away, or refused.
     #[error("the ledger's database can't be used: {0}")]

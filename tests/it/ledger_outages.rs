@@ -1,10 +1,13 @@
 //! The ledger goes away: nothing is executed that can't be recorded, the worker says so, and goes on when it can.
 
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::broker::Message;
 use crate::support::eventually;
-use crate::support::stage::{Stage, add};
+use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::Endpoint;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,4 +122,47 @@ async fn a_ledger_that_is_none_ends_the_worker_with_a_sentence() {
     assert_eq!(worker.exit_code().await, Some(78));
     let log = worker.log();
     assert!(log.contains("can't be opened") && log.contains("check that"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_damaged_ledger_nothing_is_executed_until_a_backup_is_put_back() {
+    let mut stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let path = stage.path("ledger.db");
+    let add = add("c1", "anna@test", "安娜");
+    let event = stage.outcome(&add).await;
+    stage.outcome(&delete("c2", "anna@test")).await.assert_succeeded("deleted");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+    let (backup, calls) = (std::fs::read(&path).expect("the ledger can be read"), stage.wechat.journal().len());
+
+    damage(&path, "command");
+    let mut worker = stage.worker().await;
+    stage.send(&add).await;
+    let reason = worker.without_ledger().await;
+    assert!(reason.contains("malformed") && reason.contains("restore a backup"), "{reason}");
+    assert!(worker.is_running());
+    assert_eq!(stage.wechat.journal().len(), calls, "who can't know what was done does nothing");
+    assert_eq!(worker.terminate().await, Some(0));
+    assert_eq!(stage.events.rest().await.len(), 0);
+
+    std::fs::write(&path, backup).expect("the backup can be put back");
+    let worker = stage.worker().await;
+    event.assert_repeated_by(&stage.events.of("c1").await);
+    assert_eq!(stage.settle(worker).await.len(), 0);
+    assert_eq!(stage.wechat.journal().len(), calls);
+}
+
+/// Overwrites a table and all its indexes, as a failing disk might, in a file that nobody has open.
+fn damage(ledger: &Path, table: &str) {
+    let mut file = std::fs::OpenOptions::new().write(true).open(ledger).expect("the ledger can be written");
+    let connection = rusqlite::Connection::open(ledger).expect("the ledger opens");
+    let page_size: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).expect("pages have a size");
+    let mut roots = connection.prepare("SELECT rootpage FROM sqlite_schema WHERE tbl_name = ?1").expect("the schema can be read");
+    let roots: Vec<u32> = roots.query_map([table], |row| row.get(0)).and_then(Iterator::collect).expect("the table is there");
+    for root in roots {
+        let garbage = vec![0x5A; usize::try_from(page_size).expect("a page fits into memory")];
+        file.seek(SeekFrom::Start(u64::from(root - 1) * u64::from(page_size)))
+            .and_then(|_| file.write_all(&garbage))
+            .expect("a page can be overwritten");
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::mpsc;
 
 pub use reader::Reader;
@@ -43,7 +43,7 @@ pub enum OpenError {
     #[error("the ledger {path} can't be opened: {source}; check that the folder exists and that the worker may write there")]
     File { path: PathBuf, source: std::io::Error },
     /// SQLite refused it: no database, damaged, or no room.
-    #[error("the ledger {path} can't be used: {source}")]
+    #[error("the ledger {path} can't be used: {source}{advice}", advice = advice(.source))]
     Database { path: PathBuf, source: rusqlite::Error },
     /// It is being copied into a database.
     #[error(
@@ -56,6 +56,16 @@ pub enum OpenError {
     /// A newer version wrote it, or a migration failed.
     #[error("the ledger {path} can't be brought to this version's form: {source}")]
     Migration { path: PathBuf, source: rusqlite_migration::Error },
+}
+
+/// What to do about an error, where that is not plain.
+pub fn advice(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "; the file is damaged: stop the worker, keep the file, restore a backup, and look at the disk"
+        }
+        _ => "",
+    }
 }
 
 /// Opens the file, makes it where it doesn't exist, takes it for this process alone, and answers requests on a thread of
