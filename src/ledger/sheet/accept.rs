@@ -35,13 +35,28 @@ impl Sheet {
     fn accept_again(&mut self, position: Position) -> Result<Acceptance, LedgerError> {
         let now = self.terms.now;
         if self.command(position)?.ended.is_none() {
+            let overtaken = self.is_overtaken(position)?;
             let command = self.change(position)?;
             command.seen_at = now;
             if let Some(kf_account) = command.kf_account.clone() {
+                if overtaken {
+                    self.give_way(position)?;
+                }
                 self.supersede(&kf_account)?;
             }
         }
         self.acceptance(position)
+    }
+
+    /// Whether its message was not seen for so long that the account's newest command went before it: to carry it out now
+    /// would undo what that has done.
+    fn is_overtaken(&self, position: Position) -> Result<bool, LedgerError> {
+        let command = self.command(position)?;
+        let account = command.kf_account.as_ref().and_then(|kf_account| self.accounts.get(kf_account));
+        let Some(latest) = account.and_then(|account| account.latest).filter(|latest| latest.position > position) else { return Ok(false) };
+        // All that is unfinished is here.
+        let newest = self.commands.get(&latest.position).filter(|newest| newest.ended.is_none());
+        Ok(!self.is_seen(command) && newest.is_none_or(|newest| newest.begun_at.is_some()))
     }
 
     fn accept_new(&mut self, command: &Command, received_at: Timestamp) -> Result<Acceptance, LedgerError> {

@@ -125,9 +125,13 @@ impl Sheet {
 
     /// The unfinished commands of an account whose messages are still about, oldest first.
     fn unfinished_of(&self, kf_account: &str) -> impl Iterator<Item = &CommandRecord> {
-        let seen_since = self.terms.now.checked_sub(self.terms.patience).unwrap_or(Timestamp::MIN);
         let positions = self.unfinished.get(kf_account).into_iter().flatten();
-        positions.filter_map(|position| self.commands.get(position)).filter(move |command| command.seen_at >= seen_since)
+        positions.filter_map(|position| self.commands.get(position)).filter(|command| self.is_seen(command))
+    }
+
+    /// Whether its message was seen within everybody's patience.
+    fn is_seen(&self, command: &CommandRecord) -> bool {
+        command.seen_at >= self.terms.now.checked_sub(self.terms.patience).unwrap_or(Timestamp::MIN)
     }
 
     fn add(&mut self, command: CommandRecord) {
