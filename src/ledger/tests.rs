@@ -129,6 +129,7 @@ macro_rules! for_every_database {
 mod calls;
 mod fleet;
 mod memory;
+mod model;
 mod order;
 mod reading;
 mod sqlite_file;
