@@ -17,7 +17,7 @@ use crate::worker::Worker;
 pub const MOST_FAILURES: u32 = 50;
 /// How often a worker says that it takes commands; the others count it out after ten seconds of silence.
 const ATTENDANCE: Duration = Duration::from_secs(2);
-/// How long the ledger may take to note that this worker takes no more.
+/// How long the ledger may take to note that this worker takes no more, and to end.
 const LEAVING_LEDGER: Duration = Duration::from_secs(1);
 /// A session that ends sooner counts as a failure to connect.
 const SHORT_SESSION: Duration = Duration::from_secs(10);
@@ -61,6 +61,8 @@ pub async fn supervise(worker: &Arc<Worker>, broker: &watch::Receiver<Settings>)
     if let Some(session) = session {
         session.close().await;
     }
+    // What is not done here the next worker does.
+    let _ = tokio::time::timeout(LEAVING_LEDGER, worker.ledger.close()).await;
     tracing::info!("shut down");
     served.map(drop)
 }

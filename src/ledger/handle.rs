@@ -284,6 +284,14 @@ impl Ledger {
         self.send(Errand::Leave).await
     }
 
+    /// Ends in order: what this worker wrote to a file is in that file, and no more in the log beside it.
+    ///
+    /// # Errors
+    /// Where the ledger can't be written; nothing is lost by that.
+    pub async fn close(&self) -> Result<(), LedgerError> {
+        self.send(Errand::Close).await
+    }
+
     async fn decide<T: Send + 'static>(
         &self,
         operation: Operation,

@@ -45,6 +45,7 @@ pub enum Errand {
     Probe(Reply<()>),
     Attend(Reply<Attendance>),
     Leave(Reply<()>),
+    Close(Reply<()>),
 }
 
 /// How far pruning has come.

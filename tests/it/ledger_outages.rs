@@ -1,6 +1,6 @@
 //! The ledger goes away: nothing is executed that can't be recorded, the worker says so, and goes on when it can.
 
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use serde_json::Value;
@@ -145,11 +145,24 @@ async fn with_a_damaged_ledger_nothing_is_executed_until_a_backup_is_put_back() 
     assert_eq!(worker.terminate().await, Some(0));
     assert_eq!(stage.events.rest().await.len(), 0);
 
-    std::fs::write(&path, backup).expect("the backup can be put back");
+    put_back(&backup, &path);
     let worker = stage.worker().await;
     event.assert_repeated_by(&stage.events.of("c1").await);
     assert_eq!(stage.settle(worker).await.len(), 0);
     assert_eq!(stage.wechat.journal().len(), calls);
+}
+
+/// As the docs say: a log left beside the file belongs to what was in it before.
+fn put_back(backup: &[u8], ledger: &Path) {
+    for beside in ["-wal", "-shm"] {
+        let mut path = ledger.as_os_str().to_owned();
+        path.push(beside);
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => panic!("what is beside the file can be removed: {error}"),
+            _ => {}
+        }
+    }
+    std::fs::write(ledger, backup).expect("the backup can be put back");
 }
 
 /// Overwrites a table and all its indexes, as a failing disk might, in a file that nobody has open.

@@ -225,6 +225,8 @@ impl Clerk {
             Errand::Probe(reply) => drop(reply.send(memory::probe(connection).await)),
             Errand::Attend(reply) => drop(reply.send(memory::attend(connection, holder).await)),
             Errand::Leave(reply) => drop(reply.send(memory::leave(connection, holder).await)),
+            // What is committed is where it belongs.
+            Errand::Close(reply) => drop(reply.send(Ok(()))),
         }
     }
 }

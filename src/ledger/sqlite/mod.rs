@@ -164,6 +164,13 @@ fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Brings into the file itself what was committed to the log beside it, and empties that.
+fn into_one_file(connection: &Connection) -> Result<(), LedgerError> {
+    // It answers with a row, which says that a reader was in the way where it was.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
 /// Keeps a token where none was kept since it was asked for, or only one of another configuration.
 fn save_token(transaction: &Transaction<'_>, fetched: &FetchedToken) -> Result<bool, LedgerError> {
     let FetchedToken { token, before, .. } = fetched;
@@ -271,6 +278,7 @@ impl Writer {
             // There is none but this one.
             Errand::Attend(reply) => drop(reply.send(Ok(Attendance { index: 0, of: 1 }))),
             Errand::Leave(reply) => drop(reply.send(Ok(()))),
+            Errand::Close(reply) => drop(reply.send(into_one_file(connection))),
         }
     }
 

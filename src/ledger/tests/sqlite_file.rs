@@ -26,6 +26,19 @@ async fn a_ledger_that_was_deleted_under_the_worker_takes_nothing_more() {
 }
 
 #[tokio::test]
+async fn one_that_ended_in_order_is_all_in_one_file() {
+    let fixture = Fixture::sqlite();
+    let ledger = fixture.open().await;
+    let first = ticket(&ledger, "+1").await;
+    finish(&ledger, "+1", first, Effect::Created).await;
+    ledger.close().await.unwrap();
+    let copy = Fixture::sqlite();
+    std::fs::copy(fixture.path(), copy.path()).unwrap();
+    let reader = Reader::open(&copy.settings().place).await.unwrap();
+    assert!(matches!(reader.find("1").await.unwrap(), Lookup::Finished(_)));
+}
+
+#[tokio::test]
 async fn a_second_process_is_refused_and_a_reader_is_not() {
     let fixture = Fixture::sqlite();
     let ledger = fixture.open().await;
