@@ -1,7 +1,7 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fleet bad-day isolation scaling bench guard steps image-test validate reference lint
+.PHONY: help demo test chaos fleet bad-day isolation scaling bench guard steps image-test versions validate reference lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
@@ -16,6 +16,7 @@ help:
 	@echo 'make guard         the part of it that tells in two minutes whether the worker has become slower, as a ratio to that loop'
 	@echo 'make steps         a benchmark of the steps of a command by themselves'
 	@echo 'make image-test    builds the image without a Docker daemon, and runs it as locked down as an operator would'
+	@echo 'make versions      the tests against RabbitMQ and PostgreSQL of other Debian releases: make versions ONLY=trixie FILTER=order'
 	@echo 'make validate      holds the files for Compose, Kubernetes, systemd and Docker, and the AsyncAPI document, to their own validators'
 	@echo 'make reference     docs/metrics.md, docs/schemas/ and docs/asyncapi.json written anew from the code'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
@@ -84,6 +85,10 @@ steps:
 # As root, on Debian: it installs buildah and podman.
 image-test:
 	@deploy/image-test.sh
+
+# As root, on Debian, with debootstrap.
+versions:
+	@ONLY='$(ONLY)' FILTER='$(FILTER)' deploy/versions.sh
 
 validate:
 	@deploy/prerequisites.sh validation

@@ -12,6 +12,7 @@
 # With --tls it takes TLS only, on 127.0.0.1 and localhost, by a certificate of its own authority, DIR/tls/ca.crt.
 # PostgreSQL refuses to run as root: root's server runs as the package's user `postgres`, who then owns DIR.
 # Whoever kills this script itself with SIGKILL leaves the server behind: close its standard input instead.
+# KF_TEST_SERVERS_ROOT names the root folder of another system whose server it shall be; only root may, and paths are given whole.
 # Exit code: 0 when it was told to end, 1 when the server didn't start or died, 69 where there is no PostgreSQL.
 set -uo pipefail
 
@@ -25,6 +26,13 @@ fail() {
     echo "private-postgres: $*" >&2
     exit "$code"
 }
+
+# Servers of another version, from the root folder of another system: all that follows happens in there.
+if [ -n "${KF_TEST_SERVERS_ROOT:-}" ]; then
+    root=$KF_TEST_SERVERS_ROOT
+    unset KF_TEST_SERVERS_ROOT
+    exec "$(dirname "$0")/in-root.sh" "$root" "$(realpath "$0")" "$@"
+fi
 
 # The package's own programs: PATH has wrappers for some of them, which choose among Debian's clusters, and others not at all.
 programs=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)

@@ -14,6 +14,7 @@
 # DIR/rabbitmq.pid holds the PID of the Erlang node, for tests that kill it; DIR/log is where it logs.
 # A quorum queue survives a killed node only once RabbitMQ has saved its name, up to a second after its declaration.
 # Whoever kills this script itself with SIGKILL leaves the node behind: close its standard input instead.
+# KF_TEST_SERVERS_ROOT names the root folder of another system whose server it shall be; only root may, and paths are given whole.
 # Exit code: 0 when it was told to end, 1 when the node didn't start or died, 69 where there is no RabbitMQ.
 set -uo pipefail
 
@@ -25,6 +26,13 @@ fail() {
     echo "private-rabbitmq: $*" >&2
     exit "$code"
 }
+
+# Servers of another version, from the root folder of another system: all that follows happens in there.
+if [ -n "${KF_TEST_SERVERS_ROOT:-}" ]; then
+    root=$KF_TEST_SERVERS_ROOT
+    unset KF_TEST_SERVERS_ROOT
+    exec "$(dirname "$0")/in-root.sh" "$root" "$(realpath "$0")" "$@"
+fi
 
 # The package's own script: the wrapper on PATH insists on being root or `rabbitmq` and switches user.
 server=$(ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server 2>/dev/null | sort -V | tail -n 1)

@@ -157,12 +157,22 @@ impl OwnNode {
         });
         // The package's own program: the wrapper on PATH switches user.
         let program = "exec $(ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmqctl | sort -V | tail -n 1) --quiet \"$@\"";
-        let mut command = Command::new("sh");
+        let mut command = shell_beside(pid.trim());
         command.args(["-c", program, "sh"]).args(arguments).env_clear().envs(variables);
         let output = block_in_place(|| command.output()).expect("a shell");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+}
+
+/// A shell that sees the files that this process sees, where servers come from the root folder of another system.
+fn shell_beside(pid: &str) -> Command {
+    if std::env::var_os("KF_TEST_SERVERS_ROOT").is_none_or(|root| root.is_empty()) {
+        return Command::new("sh");
+    }
+    let mut command = Command::new("nsenter");
+    command.args(["--target", pid, "--mount", "--root", "sh"]);
+    command
 }
 
 impl Drop for OwnNode {
