@@ -171,7 +171,7 @@ fn shell_beside(pid: &str) -> Command {
         return Command::new("sh");
     }
     let mut command = Command::new("nsenter");
-    command.args(["--target", pid, "--mount", "--root", "sh"]);
+    command.args(["--target", pid, "--mount", "--root", "--wd", "sh"]);
     command
 }
 
