@@ -8,7 +8,8 @@ use tokio::process::{Child, Command};
 use crate::OFFICIAL_ACCOUNTS;
 use crate::simulator::{self, Simulator};
 use crate::stage::PREFIX;
-use crate::support::worker::{Settings, Worker, free_port};
+use crate::support::ports::free_port;
+use crate::support::worker::{Settings, Worker};
 
 /// What is to be started.
 #[derive(Clone)]

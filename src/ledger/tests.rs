@@ -12,6 +12,8 @@ use crate::outcome::{Effect, Outcome, Status};
 
 // Shared with the integration tests, which see the library from outside only: what these tests hold against a server is not
 // public, and a server of their own is started, found and cleaned up in one way for both.
+#[path = "../../tests/it/support/ports.rs"]
+mod ports;
 #[path = "../../tests/it/support/postgres.rs"]
 #[allow(dead_code, reason = "the integration tests use the rest of it")]
 mod private_postgres;

@@ -21,8 +21,9 @@ use tokio::time::Instant;
 
 use simulator::Simulator;
 use support::broker::Broker;
+use support::ports::free_port;
 use support::rabbitmq::OwnNode;
-use support::worker::{Settings, Worker, free_port};
+use support::worker::{Settings, Worker};
 use traffic::{Sent, Traffic, command};
 use verdict::{Evidence, Sickness};
 

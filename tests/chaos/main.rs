@@ -32,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use deaths::Workers;
 use node::Node;
-use support::worker::{Settings, free_port};
+use support::ports::free_port;
+use support::worker::Settings;
 use traffic::{Events, Published};
 use verdict::Evidence;
 use wechat::Simulator;

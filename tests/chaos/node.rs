@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::rest;
 use crate::support::eventually;
-use crate::support::worker::free_port;
+use crate::support::ports::free_port;
 
 /// The node, and the script that looks after it.
 pub struct Node {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::support::worker::{Settings, Worker, free_port};
+use crate::support::ports::free_port;
+use crate::support::worker::{Settings, Worker};
 use crate::witness::{Witness, now};
 
 /// A worker that does not answer for so long is not asked any more.

@@ -25,8 +25,9 @@ use serde_json::{Value, json};
 use figures::{PACE, Pace, show};
 use simulator::Simulator;
 use support::broker::{Broker, Message};
+use support::ports::free_port;
 use support::rabbitmq::OwnNode;
-use support::worker::{Settings, Worker, free_port};
+use support::worker::{Settings, Worker};
 use table::print;
 use traffic::{Sent, Traffic, command};
 

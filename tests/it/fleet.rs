@@ -6,9 +6,10 @@ mod moving;
 use std::time::Duration;
 
 use crate::support::eventually;
+use crate::support::ports::free_port;
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Call, Endpoint};
-use crate::support::worker::{Settings, Worker, free_port};
+use crate::support::worker::{Settings, Worker};
 
 /// A call may take so long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::support::ports::free_port;
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Endpoint};
-use crate::support::worker::{Settings, Worker, free_port};
+use crate::support::worker::{Settings, Worker};
 
 /// A worker's settings with these hosts, the preferred one first.
 fn with_hosts(stage: &Stage, base_urls: &[&str]) -> Settings {

@@ -8,10 +8,11 @@ use std::process::Stdio;
 
 use crate::support::certificates::Authority;
 use crate::support::eventually;
+use crate::support::ports::free_port;
 use crate::support::postgres::OwnServer;
 use crate::support::rabbitmq::OwnNode;
 use crate::support::stage::{Stage, add, delete};
-use crate::support::worker::{Settings, Worker, free_port, kf_worker};
+use crate::support::worker::{Settings, Worker, kf_worker};
 
 /// A file that its owner alone may read, put in the place of what was there, as those do who renew secrets.
 fn put(path: &Path, text: &str) {

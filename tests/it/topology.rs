@@ -6,10 +6,10 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 
 use crate::support::broker::Broker;
+use crate::support::ports::free_port;
 use crate::support::proxy::Proxy;
 use crate::support::stage::{Stage, add};
 use crate::support::wechat::Endpoint;
-use crate::support::worker::free_port;
 
 fn text(value: impl Into<String>) -> AMQPValue {
     AMQPValue::LongString(value.into().into())

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::worker::{Settings, Worker, free_port};
+use crate::support::ports::free_port;
+use crate::support::worker::{Settings, Worker};
 
 /// How often the workers are asked.
 const LOOK: Duration = Duration::from_millis(250);

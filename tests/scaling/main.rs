@@ -23,9 +23,10 @@ use serde_json::json;
 use crew::{Crew, Measured};
 use simulator::Simulator;
 use support::broker::Broker;
+use support::ports::free_port;
 use support::postgres::OwnServer;
 use support::rabbitmq::OwnNode;
-use support::worker::{Settings, Worker, free_port};
+use support::worker::{Settings, Worker};
 use table::print;
 
 /// An Official Account may take half of the calls at once, so there are several.

@@ -4,6 +4,7 @@ pub mod broker;
 pub mod certificates;
 pub mod collector;
 pub mod ledger;
+pub mod ports;
 pub mod postgres;
 pub mod prometheus;
 pub mod proxy;

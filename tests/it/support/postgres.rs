@@ -1,13 +1,13 @@
 //! The PostgreSQL of this test run (the one that `KF_TEST_POSTGRES_URL` names, else one private server for the whole test process)
 //! with a database for each test, servers of a test's own, which it may kill, and a pooler to put before them.
 //!
-//! It leans on nothing else of the tests' support but what runs scripts, so that the library's own tests can share it. What blocks gives way to the
+//! It leans on nothing else of the tests' support but what runs scripts and finds ports, so that the library's own tests can share it. What blocks gives way to the
 //! other tasks of a runtime that has threads for them, and works without a runtime too.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 
+use super::ports::free_port;
 use super::script;
 
 /// A server, and the script that looks after it where this process started it.
@@ -288,16 +289,6 @@ fn with_database(url: &str, name: &str) -> String {
     let from = place.find("://").map_or(0, |at| at + 3);
     let end = place[from..].find('/').map_or(place.len(), |at| from + at);
     format!("{}/{name}{parameters}", &place[..end])
-}
-
-/// A port that was free just now, below those that outgoing connections take, so that it stays free while its server is down.
-fn free_port() -> u16 {
-    loop {
-        let port = 20_000 + rand::random::<u16>() % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Asks again and again, and fails with the complaint in the end.

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use super::eventually;
+use super::ports::free_port;
 use super::script;
-use super::worker::free_port;
 
 /// A node, and the script that looks after it where this process started it.
 struct Node {

@@ -8,11 +8,12 @@ use tempfile::TempDir;
 
 use super::broker::{Broker, Inbox, Message, Received};
 use super::ledger::Ledger;
+use super::ports::free_port;
 use super::postgres;
 use super::rabbitmq;
 use super::vhost::{self, Vhost};
 use super::wechat::WeChat;
-use super::worker::{Settings, Worker, free_port};
+use super::worker::{Settings, Worker};
 
 /// The delays of the deferred queues that a test's worker declares unless the test says otherwise.
 const DEFER: [&str; 2] = ["1s", "2s"];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
@@ -97,16 +97,6 @@ impl Settings {
         }
         let sections = sections.iter().map(|(section, lines)| format!("[{section}]\n{lines}\n"));
         sections.collect::<String>() + &self.official_accounts + &self.publishers
-    }
-}
-
-/// A port on which nobody listens, below the range from which outgoing connections take theirs.
-pub fn free_port() -> u16 {
-    loop {
-        let port = 20_000 + rand::random::<u16>() % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

@@ -16,10 +16,11 @@ use tokio::time::{Instant, timeout};
 
 use super::{only, settle};
 use crate::support::eventually;
+use crate::support::ports::free_port;
 use crate::support::postgres::{self, Database};
 use crate::support::stage::{Stage, add, delete};
 use crate::support::wechat::{Answer, Endpoint, WeChat};
-use crate::support::worker::{Settings, Worker, free_port};
+use crate::support::worker::{Settings, Worker};
 
 /// Longer than whoever need not wait takes, and less than a turn lasts.
 const A_WHILE: Duration = Duration::from_secs(1);

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::{CAUSE, PRODUCER, TRACE, exporting, traced};
 use crate::support::broker::Message;
 use crate::support::collector::{Collector, Manner, attribute, hex};
+use crate::support::ports::free_port;
 use crate::support::stage::{Stage, add, adds, delete};
 use crate::support::wechat::{Answer, Endpoint};
-use crate::support::worker::free_port;
 
 /// The spans of a name, in the order in which they began.
 fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
