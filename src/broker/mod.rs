@@ -27,7 +27,7 @@ mod watch;
 use std::time::Duration;
 
 use lapin::ErrorKind;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use crate::tls::{self, Tls, TlsError};
 
@@ -111,23 +111,30 @@ impl ConnectError {
         matches!(self.soft_error(), Some(AMQPSoftError::NOTFOUND))
     }
 
-    /// The broker doesn't know the type of an exchange, which it takes for a fault of the whole connection.
+    /// The broker doesn't know the type of an exchange. RabbitMQ 3 takes that for a fault of the whole connection; 4 refuses the
+    /// exchange, with a code that has other reasons as well.
     fn is_unknown_type(&self) -> bool {
-        matches!(self.said(), Some(AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID)))
+        let Some(error) = self.protocol_error() else { return false };
+        match error.kind() {
+            AMQPErrorKind::Hard(hard) => matches!(hard, AMQPHardError::COMMANDINVALID),
+            AMQPErrorKind::Soft(soft) => {
+                matches!(soft, AMQPSoftError::PRECONDITIONFAILED) && error.get_message().as_str().contains("invalid exchange type")
+            }
+        }
     }
 
     fn soft_error(&self) -> Option<&AMQPSoftError> {
-        match self.said() {
-            Some(AMQPErrorKind::Soft(soft)) => Some(soft),
-            _ => None,
+        match self.protocol_error()?.kind() {
+            AMQPErrorKind::Soft(soft) => Some(soft),
+            AMQPErrorKind::Hard(_) => None,
         }
     }
 
     /// What the broker said as it closed a channel, or the connection.
-    fn said(&self) -> Option<&AMQPErrorKind> {
+    fn protocol_error(&self) -> Option<&AMQPError> {
         let (Self::Client(error) | Self::Refused { error, .. }) = self else { return None };
         match error.kind() {
-            ErrorKind::ProtocolError(error) => Some(error.kind()),
+            ErrorKind::ProtocolError(error) => Some(error),
             _ => None,
         }
     }
@@ -135,6 +142,9 @@ impl ConnectError {
     /// Says what was asked for when the broker refused, and what to do.
     fn about(self, what: String) -> Self {
         let advice = match self.soft_error() {
+            _ if self.is_unknown_type() => {
+                "More than one partition needs RabbitMQ's own plugin for it on every node: rabbitmq-plugins enable rabbitmq_consistent_hash_exchange."
+            }
             Some(AMQPSoftError::NOTFOUND) => {
                 "It does not exist; let the worker declare it (`amqp.topology = \"declare\"`), or make it by hand."
             }
@@ -143,9 +153,6 @@ impl ConnectError {
             }
             Some(AMQPSoftError::ACCESSREFUSED) => {
                 "The user lacks the permission; grant it, or set `amqp.topology` to \"check\" or \"none\"."
-            }
-            _ if self.is_unknown_type() => {
-                "More than one partition needs RabbitMQ's own plugin for it on every node: rabbitmq-plugins enable rabbitmq_consistent_hash_exchange."
             }
             _ => return self,
         };
