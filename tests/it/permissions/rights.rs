@@ -87,8 +87,8 @@ const RIGHTS: [Rights; 8] = [
     Rights {
         user: "kf-worker-checked",
         configure: &["kf.parked", "kf.parked-owner", "kf.sqlite-owner", "kf.check-1"],
-        write: &["kf.events", "kf.deferred.1m", "kf.check-1", "amq.default"],
-        read: &["kf.commands", "kf.commands.0", "kf.parked"],
+        write: &["kf.dead", "kf.events", "kf.deferred.1m", "kf.check-1", "amq.default"],
+        read: &["kf.commands", "kf.commands.0", "kf.partitions", "kf.parked", "kf.parking"],
     },
     producer("hr-onboarding"),
     producer("hr-offboarding"),
@@ -97,7 +97,7 @@ const RIGHTS: [Rights; 8] = [
     Rights {
         user: "kf-operator",
         configure: &["kf-watch-1"],
-        write: &["kf.commands", "kf-watch-1"],
+        write: &["kf.commands", "kf.commands.0", "kf.deferred.1m", "kf.parked", "kf.parking", "kf.unparking", "kf-watch-1"],
         read: &["kf.dead", "kf.events", "kf-watch-1"],
     },
     Rights { user: "kf-monitoring", configure: &[], write: &[], read: &[] },

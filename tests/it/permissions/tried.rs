@@ -40,7 +40,7 @@ impl Refusal {
     #[track_caller]
     pub fn of(error: &lapin::Error) -> Self {
         match error.kind() {
-            ErrorKind::ProtocolError(error) => Self(error.get_id(), error.get_message().to_string()),
+            ErrorKind::ProtocolError(error) => Self(error.get_id(), without_the_right(error.get_message().as_str())),
             _ => panic!("the broker has not refused, but: {error:?}"),
         }
     }
@@ -49,6 +49,11 @@ impl Refusal {
     pub fn access(what: &str, vhost: &str, user: &str) -> Self {
         Self(403, format!("ACCESS_REFUSED - access to {what} in vhost '{vhost}' refused for user '{user}'"))
     }
+}
+
+/// RabbitMQ 4 says which right is missing, and 3 doesn't.
+fn without_the_right(text: &str) -> String {
+    ["configure", "write", "read"].iter().fold(text.to_owned(), |text, right| text.replace(&format!("- {right} access to"), "- access to"))
 }
 
 impl Tried<'_> {

@@ -131,14 +131,19 @@ async fn a_missing_right_ends_the_worker_with_the_name_of_what_it_is_missing_on(
     vhost.import(&soon()).await;
     let mut stage = Stage::in_vhost(&vhost).await;
     let settings = settings(&stage, &vhost, "kf-worker-checked", "check");
-    let all = (r"^kf\.(sqlite-owner|parked|parked-owner)$", r"^(kf\.events|kf\.deferred\..+|amq\.default)$", r"^kf\.(commands|parked)$");
-    for (configure, read, missing) in [(r"^kf\.(parked|parked-owner)$", all.2, "kf.sqlite-owner"), (all.0, r"^kf\.parked$", "kf.commands")]
+    let all = (
+        r"^kf\.(sqlite-owner|parked|parked-owner)$",
+        r"^(kf\.(events|dead)|kf\.deferred\..+|amq\.default)$",
+        r"^kf\.(commands(\.0)?|parked|parking)$",
+    );
+    for (configure, read, missing) in
+        [(r"^kf\.(parked|parked-owner)$", all.2, "kf.sqlite-owner"), (all.0, r"^kf\.(commands\.0|parked|parking)$", "kf.commands")]
     {
         vhost.permit("kf-worker-checked", configure, all.1, read);
         let mut worker = stage.spawn(&settings);
         assert_eq!(worker.exit_code().await, Some(78), "{missing}");
-        let (log, queue) = (worker.log(), format!("queue `{missing}`"));
-        let last = log.lines().rfind(|line| line.contains(&queue)).unwrap_or_else(|| panic!("{missing} is not named in:\n{log}"));
+        let (log, name) = (worker.log(), format!("`{missing}`"));
+        let last = log.lines().rfind(|line| line.contains(&name)).unwrap_or_else(|| panic!("{missing} is not named in:\n{log}"));
         assert!(last.contains("grant it"), "{last}");
     }
     vhost.permit("kf-worker-checked", all.0, all.1, all.2);
@@ -151,12 +156,12 @@ async fn a_right_that_is_missing_for_results_alone_is_told_and_loses_no_command(
     let vhost = Vhost::new().await;
     vhost.import(&soon()).await;
     let mut stage = Stage::in_vhost(&vhost).await;
-    let (configure, read) = (r"^kf\.(sqlite-owner|parked|parked-owner)$", r"^kf\.(commands|parked)$");
-    vhost.permit("kf-worker-checked", configure, r"^(kf\.deferred\..+|amq\.default)$", read);
+    let (configure, read) = (r"^kf\.(sqlite-owner|parked|parked-owner)$", r"^kf\.(commands(\.0)?|events|parked|parking)$");
+    vhost.permit("kf-worker-checked", configure, r"^(kf\.dead|kf\.deferred\..+|amq\.default)$", read);
     let worker = stage.worker_with(&settings(&stage, &vhost, "kf-worker-checked", "check")).await;
     vhost.printed("hr-onboarding", &["send", "add", "anna@test", "安娜", "--id", "c1"]).await;
     worker.not_ready_because(&["ACCESS_REFUSED", "exchange 'kf.events'"]).await;
-    vhost.permit("kf-worker-checked", configure, r"^(kf\.events|kf\.deferred\..+|amq\.default)$", read);
+    vhost.permit("kf-worker-checked", configure, r"^(kf\.(events|dead)|kf\.deferred\..+|amq\.default)$", read);
     stage.events.of("c1").await.assert_succeeded("created");
     assert_eq!(stage.wechat.changes("anna@test"), [Endpoint::Add], "it was done once");
     assert_eq!(stage.settle(worker).await.len(), 0);
