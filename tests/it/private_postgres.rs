@@ -9,7 +9,9 @@ fn processes_of(server: &OwnServer) -> Vec<u32> {
     let folder = database_folder(&server.database());
     let entries = std::fs::read_dir("/proc").expect("/proc can be read").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == Path::new(&folder))).collect()
+    // A server from the root folder of another system stands below that.
+    let folder = Path::new(&folder).strip_prefix("/").expect("the server names the whole path");
+    pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.ends_with(folder))).collect()
 }
 
 fn database_folder(database: &Database) -> String {
