@@ -34,6 +34,8 @@ pub struct Message {
     pub user_id: Option<String>,
     /// AMQP `timestamp`, in seconds since 1970.
     pub timestamp: Option<u64>,
+    /// Why its properties came in part only, in a sentence, where they did.
+    pub unreadable: Option<String>,
     /// The headers whose values are text; no other kind means anything here.
     pub headers: BTreeMap<String, String>,
 }
@@ -79,7 +81,7 @@ pub struct Refused {
     pub given: Given,
     pub content: Content,
     pub failure: Failure,
-    /// The body was no JSON object at all: a copy goes to the dead letters too.
+    /// Nothing but the id could be read: a copy goes to the dead letters too.
     pub dead_letter: bool,
 }
 
@@ -186,6 +188,9 @@ impl SentAt {
 /// Reads a message in any of the contract's forms: plain JSON, or CloudEvents 1.0 structured or binary.
 pub fn decode(message: &Message) -> Decoded {
     let form = Form::of(message);
+    if let Some(why) = &message.unreadable {
+        return undecodable(message, &form, Failure::new(Reason::UnreadableProperties, why.clone()));
+    }
     let body = match parse_body(message) {
         Ok(body) => body,
         Err(failure) => return undecodable(message, &form, failure),
@@ -259,7 +264,7 @@ fn parse_body(message: &Message) -> Result<Json, Failure> {
     }
 }
 
-/// A body that says nothing is rejected by the id beside it, where there is one.
+/// What says nothing is rejected by the id beside it, where there is one.
 fn undecodable(message: &Message, form: &Form, failure: Failure) -> Decoded {
     let beside = match form {
         Form::Binary(attributes) => attributes.id.as_ref().or(message.message_id.as_ref()),

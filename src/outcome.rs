@@ -234,6 +234,8 @@ words! {
         NotAJsonObject = "not_a_json_object",
         /// The body is larger than 64 KiB.
         BodyTooLarge = "body_too_large",
+        /// The properties or headers are larger than 64 KiB, not UTF-8, or nested too deep.
+        UnreadableProperties = "unreadable_properties",
         /// Neither the body nor `message_id` carries a command id.
         MissingCommandId = "missing_command_id",
         /// The command id is not 1 to 128 printable ASCII characters.
@@ -363,6 +365,7 @@ impl Reason {
     pub const REJECTED: &[Self] = &[
         Self::NotAJsonObject,
         Self::BodyTooLarge,
+        Self::UnreadableProperties,
         Self::DuplicateKey,
         Self::UnknownField,
         Self::MissingField,
@@ -379,6 +382,7 @@ impl Reason {
     pub const DEAD: &[Self] = &[
         Self::NotAJsonObject,
         Self::BodyTooLarge,
+        Self::UnreadableProperties,
         Self::MissingCommandId,
         Self::InvalidCommandId,
         Self::IdMismatch,

@@ -8,6 +8,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::acknowledger::Acknowledger;
+use super::guard::UNREADABLE;
 use super::publisher::{Outgoing, PublishError};
 use super::session::Session;
 use crate::command::{Message, TraceContext};
@@ -191,13 +192,15 @@ impl Delivery {
 /// A message as the rest of the worker sees it.
 pub(super) fn message(body: Vec<u8>, properties: &BasicProperties) -> Message {
     let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
+    let headers = properties.headers().as_ref().map(text_headers).unwrap_or_default();
     Message {
         body,
         content_type: text(properties.content_type()),
         message_id: text(properties.message_id()),
         user_id: text(properties.user_id()),
         timestamp: *properties.timestamp(),
-        headers: properties.headers().as_ref().map(text_headers).unwrap_or_default(),
+        unreadable: headers.get(UNREADABLE).cloned(),
+        headers,
     }
 }
 
@@ -210,12 +213,16 @@ const ROUTING: [&str; 2] = ["CC", "BCC"];
 pub(super) fn own_headers(properties: &BasicProperties) -> FieldTable {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
-        let name_of_broker = ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
-        if !ROUTING.contains(&name.as_str()) && !name_of_broker.iter().any(|prefix| name.as_str().starts_with(prefix)) {
+        if !ROUTING.contains(&name.as_str()) && !is_brokers_own(name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
     headers
+}
+
+/// Whether a header tells of a message's way through the queues.
+pub(super) fn is_brokers_own(name: &str) -> bool {
+    ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The message's own properties with other headers. Not its `user_id`, which the broker takes from nobody but the

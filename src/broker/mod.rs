@@ -8,6 +8,7 @@
 mod acknowledger;
 mod dead;
 mod delivery;
+mod guard;
 mod names;
 mod parked;
 mod partitions;

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use async_rs::Tokio;
 use lapin::tcp::RustlsConnector;
 use lapin::uri::{AMQPAuthority, AMQPUri};
 use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties};
@@ -12,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::delivery::Delivery;
+use super::guard::{self, Guarded};
 use super::names::Names;
 use super::publisher::Publisher;
 use super::share::Share;
-use super::{ConnectError, Settings, TIME_LIMIT, describe, parked, topology, within};
+use super::{ConnectError, Settings, TIME_LIMIT, parked, topology, within};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
@@ -268,18 +270,19 @@ async fn connect_to(mut uri: AMQPUri, settings: &Settings, name: &str) -> Result
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let encrypted = if settings.url.is_encrypted() { Some(RustlsConnector::from(settings.tls.client()?)) } else { None };
-    let runtime = lapin::runtime::default_runtime().map_err(describe)?;
+    let (frame_max, tokio) = (uri.query.frame_max, Tokio::current());
     // The client's own way to connect would believe the system's authorities beside those that are configured.
     let connection = Connection::connector(
         uri,
-        runtime,
+        guard::runtime(),
         async move |uri, runtime| {
             let AMQPAuthority { host, port, .. } = uri.authority;
-            let stream = AsyncTcpStream::connect(&runtime, runtime.to_socket_addrs((host.clone(), port))).await?;
-            match &encrypted {
-                Some(connector) => Ok(stream.into_rustls(connector, &host).await?),
-                None => Ok(stream),
-            }
+            let stream = AsyncTcpStream::connect(&tokio, runtime.to_socket_addrs((host.clone(), port))).await?;
+            let stream = match &encrypted {
+                Some(connector) => stream.into_rustls(connector, &host).await?,
+                None => stream,
+            };
+            Ok(AsyncTcpStream::Plain(Guarded::new(stream, frame_max)))
         },
         properties,
     );

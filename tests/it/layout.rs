@@ -10,8 +10,9 @@ const EDGES: [&str; 3] = ["wechat", "ledger", "broker"];
 /// Who may import the configuration.
 const CONFIGURED: [&str; 4] = ["config", "cli", "main", "lib"];
 /// Each vendor crate and the one room that knows it; two more speak HTTP: one to a collector alone, one to its own kind.
-const VENDORS: [(&str, &[&str]); 15] = [
+const VENDORS: [(&str, &[&str]); 16] = [
     ("lapin", &["broker"]),
+    ("async_rs", &["broker"]),
     ("reqwest", &["wechat", "traces", "admin"]),
     ("rusqlite", &["ledger"]),
     ("tokio_postgres", &["ledger"]),

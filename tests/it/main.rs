@@ -20,6 +20,7 @@ mod dead;
 mod fleet;
 mod healthcheck;
 mod help;
+mod hostile;
 mod hosts;
 mod isolation;
 mod layout;

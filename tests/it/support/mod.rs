@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod prometheus;
 pub mod proxy;
 pub mod rabbitmq;
+pub mod raw_amqp;
 pub mod script;
 pub mod stage;
 pub mod vhost;
