@@ -8,7 +8,8 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::acknowledger::Acknowledger;
-use super::guard::UNREADABLE;
+use super::direct::{DirectReplies, Reply};
+use super::guard::{UNREADABLE, is_brokers_own};
 use super::publisher::{Outgoing, PublishError};
 use super::session::Session;
 use crate::command::{Message, TraceContext};
@@ -138,6 +139,10 @@ impl Delivery {
         let correlation_id = self.properties.correlation_id().as_ref().map_or(event.command_id.as_str(), ShortString::as_str);
         let sending = self.sending((DEFAULT_EXCHANGE, reply_to), event, correlation_id);
         let properties = event_properties(event, correlation_id, sending.context());
+        if DirectReplies::takes(reply_to) {
+            self.session.direct_replies().send(Reply { to: reply_to.to_owned(), properties, body: event.body.clone() });
+            return Ok(true);
+        }
         let outgoing = Outgoing { exchange: "", routing_key: reply_to, properties, body: &event.body };
         noted(sending, self.session.publisher().reply(outgoing).await).map(|()| true)
     }
@@ -218,11 +223,6 @@ pub(super) fn own_headers(properties: &BasicProperties) -> FieldTable {
         }
     }
     headers
-}
-
-/// Whether a header tells of a message's way through the queues.
-pub(super) fn is_brokers_own(name: &str) -> bool {
-    ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The message's own properties with other headers. Not its `user_id`, which the broker takes from nobody but the

@@ -19,7 +19,7 @@ use async_rs::{Runtime, Tokio};
 use futures_util::{AsyncRead, AsyncWrite, Stream, TryFutureExt as _};
 use lapin::tcp::AsyncTcpStream;
 
-pub use content_header::UNREADABLE;
+pub use content_header::{UNREADABLE, is_brokers_own};
 use frames::Frames;
 
 /// The client's runtime, whose connections are guarded.

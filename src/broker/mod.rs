@@ -8,6 +8,7 @@
 mod acknowledger;
 mod dead;
 mod delivery;
+mod direct;
 mod guard;
 mod names;
 mod parked;

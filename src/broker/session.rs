@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::delivery::Delivery;
+use super::direct::DirectReplies;
 use super::guard::{self, Guarded};
 use super::names::Names;
 use super::publisher::Publisher;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     results: Connection,
     copies: Connection,
     publisher: Publisher,
+    direct_replies: DirectReplies,
     names: Names,
     metrics: Arc<Metrics>,
     /// How many queues there are, and how many messages are taken at once from all of them.
@@ -98,11 +100,13 @@ impl Session {
         let results = connect_in_small_frames(settings, "kf-worker publish results").await?;
         let copies = connect(settings, "kf-worker publish copies").await?;
         let publisher = Publisher::open(&results, &copies, Arc::clone(metrics)).await?;
+        let lost = CancellationToken::new();
         let shared = Shared {
             consuming,
             results,
             copies,
             publisher,
+            direct_replies: DirectReplies::start(settings.clone(), lost.clone()),
             names,
             metrics: Arc::clone(metrics),
             partitions: settings.partitions,
@@ -111,7 +115,7 @@ impl Session {
             consumed: OnceLock::new(),
             subscriptions: TaskTracker::new(),
             stopped: CancellationToken::new(),
-            lost: CancellationToken::new(),
+            lost,
             closed: CancellationToken::new(),
             why: Mutex::default(),
         };
@@ -185,6 +189,10 @@ impl Session {
 
     pub(super) fn publisher(&self) -> &Publisher {
         &self.shared.publisher
+    }
+
+    pub(super) fn direct_replies(&self) -> &DirectReplies {
+        &self.shared.direct_replies
     }
 
     pub(super) fn names(&self) -> &Names {

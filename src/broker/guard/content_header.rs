@@ -1,7 +1,5 @@
 //! The content header of a message, as AMQP writes it: what of it the client can read, and whether a copy of it has room.
 
-use super::super::delivery::is_brokers_own;
-
 /// The header of a message whose properties came in part: a sentence that says why.
 pub const UNREADABLE: &str = "kf-unreadable";
 
@@ -151,6 +149,11 @@ impl<'a> Properties<'a> {
         let flags = fields.iter().fold(0_u16, |flags, (place, _)| flags | 1 << (15 - place));
         flags.to_be_bytes().into_iter().chain(fields.iter().flat_map(|(_, bytes)| bytes.iter().copied())).collect()
     }
+}
+
+/// Whether a header tells of a message's way through the queues.
+pub fn is_brokers_own(name: &str) -> bool {
+    ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn with_length(bytes: &[u8]) -> Vec<u8> {

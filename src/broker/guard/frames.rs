@@ -127,8 +127,8 @@ fn agreed(asked: Option<u32>, otherwise: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::content_header::UNREADABLE;
     use super::*;
+    use crate::broker::guard::UNREADABLE;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
