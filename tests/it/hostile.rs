@@ -1,6 +1,10 @@
 //! Hostile input over the wire: whatever comes is accounted for, and the good commands beside it are done.
 
+mod answers;
+mod flood;
+mod lies;
 mod properties;
+mod replies;
 
 use crate::support::broker::Inbox;
 use crate::support::raw_amqp::{Properties, RawProducer};

@@ -32,6 +32,7 @@ impl RawProducer {
     pub async fn connect() -> Self {
         let uri: AMQPUri = rabbitmq::url().parse().expect("the broker's URL");
         let stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await.expect("the broker listens");
+        stream.set_nodelay(true).expect("a TCP connection");
         let mut producer = Self { stream };
         producer.write(b"AMQP\0\0\x09\x01").await;
         producer.expect((10, 10)).await;
@@ -49,25 +50,19 @@ impl RawProducer {
         producer
     }
 
-    /// Publishes to a queue and waits until the broker has confirmed.
+    /// Publishes a message and waits until the broker has confirmed it.
     pub async fn publish(&mut self, exchange: &str, routing_key: &str, properties: &Properties, body: &[u8]) {
-        let publish = [&[0, 0][..], &short(exchange.as_bytes()), &short(routing_key.as_bytes()), &[0]].concat();
-        self.method(1, (BASIC, 40), &publish).await;
+        let publish = [&[0, 60, 0, 40, 0, 0][..], &short(exchange.as_bytes()), &short(routing_key.as_bytes()), &[0]].concat();
         let size = (body.len() as u64).to_be_bytes();
-        self.frame(HEADER, 1, &[&BASIC.to_be_bytes()[..], &[0, 0], &size, &properties.bytes()].concat()).await;
-        for piece in body.chunks(FRAME_MAX as usize - FRAME_OVERHEAD) {
-            self.frame(BODY, 1, piece).await;
-        }
+        let mut frames = frame(METHOD, 1, &publish);
+        frames.extend(frame(HEADER, 1, &[&[0, 60, 0, 0][..], &size, &properties.bytes()].concat()));
+        frames.extend(body.chunks(FRAME_MAX as usize - FRAME_OVERHEAD).flat_map(|piece| frame(BODY, 1, piece)));
+        self.write(&frames).await;
         self.expect((BASIC, 80)).await;
     }
 
     async fn method(&mut self, channel: u16, (class, method): (u16, u16), arguments: &[u8]) {
-        self.frame(METHOD, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat()).await;
-    }
-
-    async fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("a frame is short");
-        self.write(&[&[kind][..], &channel.to_be_bytes(), &length.to_be_bytes(), payload, &[FRAME_END]].concat()).await;
+        self.write(&frame(METHOD, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat())).await;
     }
 
     async fn write(&mut self, bytes: &[u8]) {
@@ -110,6 +105,11 @@ impl Properties {
 
     pub fn message_id(self, text: &[u8]) -> Self {
         self.text(8, text)
+    }
+
+    pub fn timestamp(mut self, second: u64) -> Self {
+        self.fields.insert(9, second.to_be_bytes().to_vec());
+        self
     }
 
     /// One of the properties that are texts, by its place.
@@ -156,6 +156,11 @@ pub fn nested(kind: u8, levels: usize) -> Vec<u8> {
     let mut bytes = lengths.flat_map(|length| [&length[..], before].concat()).collect::<Vec<_>>();
     bytes.truncate(bytes.len() - before.len());
     bytes
+}
+
+fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame is short");
+    [&[kind][..], &channel.to_be_bytes(), &length.to_be_bytes(), payload, &[FRAME_END]].concat()
 }
 
 fn short(text: &[u8]) -> Vec<u8> {

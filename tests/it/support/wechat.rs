@@ -53,10 +53,22 @@ pub enum Answer {
     Http(u16),
     /// HTTP 200 with these bytes, and nothing is done.
     Body(String),
+    /// These bytes in place of an answer, and then the end of the connection; nothing is done.
+    Wire(Vec<Piece>),
     /// The work is done and the connection closed without a word.
     Lose,
     /// The work is done, and no answer comes for as long as the caller waits.
     Silence,
+}
+
+/// A piece of what comes in place of an answer.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    Once(Vec<u8>),
+    /// Again and again, for as long as the caller reads.
+    Endless(Vec<u8>),
+    /// A byte now and then, for as long as the caller waits.
+    Drip,
 }
 
 /// One line of the journal.

@@ -8,10 +8,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::state::{Then, error_body};
-use super::{Answer, Endpoint, Shared};
+use super::{Answer, Endpoint, Piece, Shared};
 
 /// The first byte of a caller that speaks TLS, which nobody does here.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Far within any limit of time for one byte, and far beyond it for all of them.
+const DRIP: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Ends a call in the journal however its connection ends.
 struct InFlight {
@@ -53,15 +56,47 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
             _ = stream.peek(&mut one_byte) => return,
         };
         drop(in_flight);
-        let Some(answer) = answer else { return };
-        if stream.write_all(&answer).await.is_err() {
+        let written = match answer {
+            Some(Said::Answer(answer)) => stream.write_all(&answer).await,
+            Some(Said::Pieces(pieces)) => return write_pieces(&mut stream, &pieces).await,
+            None => return,
+        };
+        if written.is_err() {
             return;
         }
     }
 }
 
-/// The bytes to answer with; none where the connection is to be closed instead.
-async fn answer(endpoint: Endpoint, request: &Request, shared: &Shared) -> Option<Vec<u8>> {
+/// What is said to a caller.
+enum Said {
+    Answer(Vec<u8>),
+    /// After these the connection is closed.
+    Pieces(Vec<Piece>),
+}
+
+/// Writes until the end, or until the caller has heard enough.
+async fn write_pieces(stream: &mut TcpStream, pieces: &[Piece]) {
+    for piece in pieces {
+        match piece {
+            Piece::Once(bytes) => {
+                if stream.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+            Piece::Endless(bytes) => while stream.write_all(bytes).await.is_ok() {},
+            Piece::Drip => {
+                while stream.write_all(b" ").await.is_ok() {
+                    tokio::time::sleep(DRIP).await;
+                }
+            }
+        }
+    }
+    // Nobody ends the connection while there is something unread in it, which would take back what was written.
+    let _ = stream.shutdown().await;
+}
+
+/// What to say; nothing where the connection is to be closed instead.
+async fn answer(endpoint: Endpoint, request: &Request, shared: &Shared) -> Option<Said> {
     let (account, scripted) = {
         let mut state = shared.state();
         let account = state.account(endpoint, request);
@@ -77,27 +112,29 @@ async fn answer(endpoint: Endpoint, request: &Request, shared: &Shared) -> Optio
             release.await.ok()?
         }
     };
-    match answer {
+    let bytes = match answer {
+        Answer::Wire(pieces) => return Some(Said::Pieces(pieces)),
         Answer::Usual => {
             let (status, body) = shared.state().usual(endpoint, request);
-            Some(request.response(status, &body.to_string()))
+            request.response(status, &body.to_string())
         }
-        Answer::Errcode(errcode) => Some(request.response(200, &error_body(errcode).to_string())),
+        Answer::Errcode(errcode) => request.response(200, &error_body(errcode).to_string()),
         Answer::EndToken(errcode) => {
             shared.state().end_token_of(endpoint, request);
-            Some(request.response(200, &error_body(errcode).to_string()))
+            request.response(200, &error_body(errcode).to_string())
         }
-        Answer::Http(status) => Some(request.response(status, "")),
-        Answer::Body(body) => Some(request.response(200, &body)),
+        Answer::Http(status) => request.response(status, ""),
+        Answer::Body(body) => request.response(200, &body),
         Answer::Lose => {
             shared.state().usual(endpoint, request);
-            None
+            return None;
         }
         Answer::Silence => {
             shared.state().usual(endpoint, request);
             std::future::pending().await
         }
-    }
+    };
+    Some(Said::Answer(bytes))
 }
 
 /// What the worker asked.
