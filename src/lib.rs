@@ -100,7 +100,7 @@ use traces::Traces;
 use wechat::WeChat;
 use worker::Worker;
 
-/// How often outcomes past their retention are looked for.
+/// How often outcomes past their retention are looked for at least; more often where the retention is short.
 const PRUNING: Duration = Duration::from_secs(3_600);
 
 /// Why the worker could not run, or not go on.
@@ -163,7 +163,7 @@ async fn work(
     let Some(ledger) = open_ledger(&config.ledger, &metrics, &readiness, &shutdown).await? else { return Ok(()) };
     tokio::spawn(ledger::look_over(config.ledger.clone(), Arc::clone(&metrics)));
     accounts.restore(ledger.pauses().await?);
-    tokio::spawn(prune(ledger.clone()));
+    tokio::spawn(prune(ledger.clone(), between_prunings(config.ledger.retention)));
     let (broker_changes, broker) = watch::channel(config.broker.clone());
     let changing =
         Changing { accounts: Arc::clone(&accounts), ledger: ledger.clone(), place: config.ledger.place.clone(), broker: broker_changes };
@@ -281,15 +281,20 @@ impl Changing {
 }
 
 /// Forgets outcomes past their retention, a few at a time, so that nobody waits for it.
-async fn prune(ledger: Ledger) {
+async fn prune(ledger: Ledger, interval: Duration) {
     loop {
         match ledger.prune_all(|_| {}).await {
             Ok(0) => {}
             Ok(forgotten) => tracing::info!(forgotten, "outcomes past their retention were forgotten"),
             Err(error) => tracing::warn!(%error, "outcomes past their retention could not be forgotten"),
         }
-        tokio::time::sleep(PRUNING).await;
+        tokio::time::sleep(interval).await;
     }
+}
+
+/// So that nothing is kept much longer than it has to be: a tenth of its retention, or an hour.
+fn between_prunings(retention: Duration) -> Duration {
+    (retention / 10).clamp(Duration::from_secs(1), PRUNING)
 }
 
 #[cfg(test)]
@@ -297,6 +302,12 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn what_is_past_its_retention_is_looked_for_within_a_tenth_of_it_and_within_an_hour() {
+        let between = |seconds| between_prunings(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([2, 180, 36_000, 7_776_000].map(between), [1, 18, 3_600, 3_600]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_broker_that_is_never_reached_is_given_up_in_the_end() {

@@ -33,7 +33,7 @@ pub enum LedgerCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Forget outcomes older than `ledger.retention` now. Running workers do so every hour.
+    /// Forget outcomes older than `ledger.retention` now. Running workers do so at least every hour.
     #[command(after_help = "Example:\n  kf-worker ledger prune")]
     Prune {
         /// Print how many as JSON.
