@@ -106,7 +106,7 @@ async fn run(folder: &Path) -> Vec<String> {
     let mut exit_codes = vec![worker.terminate().await];
     let spent = Sickness { lasted: began.elapsed(), calls: calls_of(&simulator, SPENT).await };
     let_midnight_pass(&folder.join("ledger.db"));
-    simulator.set_quota_of_adds(SPENT, None).await;
+    simulator.set_quota_of_adds(SPENT, "day", None).await;
     worker.restart().await;
     broken.extend(late(traffic.answered(|_| true, IN_THE_END).await, "of all commands"));
 
@@ -146,7 +146,7 @@ fn settings(url: &str, simulator: &Simulator, folder: &Path) -> Settings {
 async fn fall_sick(simulator: &Simulator) {
     let calls = calls_of(simulator, SPENT).await;
     let adds: u64 = calls["add"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
-    simulator.set_quota_of_adds(SPENT, Some(adds + ADDS_LEFT)).await;
+    simulator.set_quota_of_adds(SPENT, "day", Some(adds + ADDS_LEFT)).await;
     simulator.change_secret(LOCKED_OUT).await;
 }
 

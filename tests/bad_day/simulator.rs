@@ -65,9 +65,9 @@ impl Simulator {
         self.control("PUT", &format!("official-accounts/{wechat_id}/secret"), &secret_of(wechat_id)).await;
     }
 
-    /// Lets an Official Account add so often a day; without a number, as often as it likes.
-    pub async fn set_quota_of_adds(&self, wechat_id: &str, day: Option<u64>) {
-        let quota = json!({"action": "add", "day": day});
+    /// Lets an Official Account add so often in each `day` or `minute`; without a number, as often as it likes.
+    pub async fn set_quota_of_adds(&self, wechat_id: &str, each: &str, adds: Option<u64>) {
+        let quota = json!({"action": "add", each: adds});
         self.control("PUT", &format!("official-accounts/{wechat_id}/quota"), &quota.to_string()).await;
     }
 

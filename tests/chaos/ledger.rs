@@ -1,4 +1,4 @@
-//! The ledger after the last worker has ended: one row for each command, in the order of acceptance.
+//! The ledger as a run reads it: one row for each command, in the order of acceptance.
 
 use std::path::Path;
 
@@ -35,14 +35,20 @@ impl Row {
     }
 }
 
-/// Every row, oldest first. What is null reads as nothing or 0.
+/// Every row, oldest first, of a ledger that no worker uses any more.
 pub fn read(path: &Path) -> Vec<Row> {
+    finished_since(path, 0)
+}
+
+/// Every row that was finished then or later, in milliseconds since 1970; since 0, those without an end as well. What is
+/// null reads as nothing or 0.
+pub fn finished_since(path: &Path, since: i64) -> Vec<Row> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).expect("the ledger opens");
     let sql = "SELECT position, command_id, ifnull(action, ''), ifnull(kf_account, ''), state, attempts, ifnull(finished_at, 0),
                  ifnull(status, ''), ifnull(reason, ''), ifnull(data, '')
-               FROM command ORDER BY position";
+               FROM command WHERE ifnull(finished_at, 0) >= ? ORDER BY position";
     let mut statement = connection.prepare(sql).expect("the ledger has its tables");
-    let rows = statement.query_map([], |row| {
+    let rows = statement.query_map([since], |row| {
         Ok(Row {
             position: row.get(0)?,
             command_id: row.get(1)?,

@@ -3,10 +3,14 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "in a test a panic is the verdict, in its helpers as well")]
 
 mod deaths;
+mod drain;
+mod form;
 mod ledger;
 mod node;
 mod plan;
 mod publication;
+mod report;
+mod series;
 #[path = "../bad_day/simulator.rs"]
 #[allow(dead_code, reason = "shared with the bad day, which uses all of it")]
 mod simulator;
@@ -18,9 +22,10 @@ mod verdict;
 mod wechat;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser;
@@ -31,7 +36,10 @@ use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use deaths::Workers;
+use drain::{QUEUES, drain};
 use node::Node;
+use report::Report;
+use series::Seeds;
 use support::ports::free_port;
 use support::worker::Settings;
 use traffic::{Events, Published};
@@ -40,15 +48,6 @@ use wechat::Simulator;
 
 /// How the run calls itself.
 const NAME: &str = "chaos";
-/// Deaths after which a run may end.
-const WORKER_KILLS: u32 = 20;
-const BROKER_KILLS: u32 = 5;
-/// How long everything may take to come to rest once nothing is killed any more.
-const DRAIN: Duration = Duration::from_secs(180);
-/// How often in a row nothing is found on its way before that is believed.
-const QUIET: u32 = 5;
-/// The queues that a command passes through.
-const QUEUES: [&str; 3] = ["kf.commands", "kf.deferred.1s", "kf.deferred.2s"];
 
 /// One long randomised run against everything that is promised.
 #[derive(Parser)]
@@ -59,14 +58,39 @@ struct Arguments {
     /// How long commands are published and things killed at most; it ends earlier once enough has died
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(10..=86_400))]
     seconds: u32,
+    /// Many runs instead of one: so many new seeds (`20`), or these (`1-20`, `1,5,7`)
+    #[arg(long, conflicts_with = "seed")]
+    seeds: Option<Seeds>,
+    /// Where the figures and the verdict go, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+/// Deaths after which a run may end: fewer in one that is short.
+struct Deaths {
+    workers: u32,
+    brokers: u32,
+}
+
+impl Deaths {
+    fn in_so_many(seconds: u32) -> Self {
+        Self { workers: (seconds / 5).min(20), brokers: (seconds / 24).clamp(1, 5) }
+    }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(seeds) = &arguments.seeds {
+        return if series::run(seeds, arguments.seconds).await { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     println!("chaos: seed {} for at most {} s (make chaos SEED={0} SECONDS={1})", arguments.seed, arguments.seconds);
     let folder = tempfile::Builder::new().prefix("kf-chaos-").tempdir().expect("a temporary folder").keep();
-    let violations = run(&arguments, &folder).await;
+    let report = run(&arguments, &folder).await;
+    if let Some(path) = &arguments.report {
+        report.write(path);
+    }
+    let violations = report.violations;
     if violations.is_empty() {
         // Nobody needs it now; where it can't be removed it is only litter.
         let _ = std::fs::remove_dir_all(&folder);
@@ -80,8 +104,8 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The whole run; gives every promise that was broken.
-async fn run(arguments: &Arguments, folder: &Path) -> Vec<String> {
+/// The whole run, and what came of it.
+async fn run(arguments: &Arguments, folder: &Path) -> Report {
     let began = Instant::now();
     let length = Duration::from_secs(arguments.seconds.into());
     let mut node = Node::start(folder.join("rabbitmq")).await;
@@ -96,7 +120,11 @@ async fn run(arguments: &Arguments, folder: &Path) -> Vec<String> {
         drained = async {
             storm(arguments, length, &mut node, &mut workers, &simulator, &published).await;
             println!("chaos: the storm is over after {:.0?}; everything comes to rest", began.elapsed());
-            drain(&url, &mut workers, &published, &events).await
+            let held = async || {
+                workers.keep_up();
+                workers.held().await
+            };
+            drain(&url, held, &published, &events).await
         } => drained,
         () = traffic::collect(&url, &events) => Err("the results could not be read".to_owned()),
         () = tell_progress(began, &published, &events) => Err("the progress could not be told".to_owned()),
@@ -115,27 +143,31 @@ async fn run(arguments: &Arguments, folder: &Path) -> Vec<String> {
         made_once_more: BTreeMap::new(),
     };
     evidence.keep(folder);
-    let mut violations = [drained.err(), (exit_code != Some(0)).then(|| format!("the worker ended with {exit_code:?} after SIGTERM"))]
-        .into_iter()
-        .flatten()
-        .chain(workers.ended_by_itself.iter().map(|how| format!("a worker ended by itself: {how}")))
-        .collect::<Vec<_>>();
+    let mut report = Report {
+        seconds: began.elapsed().as_secs_f64(),
+        messages: evidence.published.confirmed.values().sum(),
+        commands: evidence.commands(),
+        worker_kills: workers.kills,
+        calls_cut_off: workers.calls_cut_off,
+        broker_kills: node.kills.load(Ordering::Relaxed),
+        fault_changes: simulator.changes(),
+        violations: drained.err().into_iter().collect(),
+    };
     println!(
-        "chaos: {:.0?} in all; {} SIGKILLs of the worker (with {} calls in flight), {} of the broker, {} changes of faults, {} sessions with the broker, {} commands put off",
-        began.elapsed(),
-        workers.kills,
-        workers.calls_cut_off,
-        node.kills,
-        simulator.changes(),
+        "chaos: {}, {} sessions with the broker, {} commands put off",
+        report.figures(),
         workers.logged("commands are being taken"),
         workers.logged("a command was put off"),
     );
-    if workers.kills < WORKER_KILLS || node.kills < BROKER_KILLS {
-        println!("chaos: the time was too short for {WORKER_KILLS} and {BROKER_KILLS}");
+    let Deaths { workers: of_workers, brokers } = Deaths::in_so_many(arguments.seconds);
+    if report.worker_kills < of_workers || report.broker_kills < brokers {
+        println!("chaos: the time was too short for {of_workers} and {brokers}");
     }
-    violations.extend(evidence.judge());
+    report.violations.extend((exit_code != Some(0)).then(|| format!("the worker ended with {exit_code:?} after SIGTERM")));
+    report.violations.extend(workers.ended_by_itself.iter().map(|how| format!("a worker ended by itself: {how}")));
+    report.violations.extend(evidence.judge());
     node.stop().await;
-    violations
+    report
 }
 
 /// Commands, faults and deaths, until enough has died and all is published, or the time is up.
@@ -149,21 +181,22 @@ async fn storm(
 ) {
     let mut rng = StdRng::seed_from_u64(arguments.seed);
     // Some 25 commands a second; the rests leave time for the waits while the broker is away.
-    let plan = plan::draw(rng.random(), (arguments.seconds * 25) as usize, length.mul_f64(0.35));
+    let plan = plan::draw(rng.random(), (arguments.seconds * 25) as usize, length.mul_f64(0.35), usize::MAX);
     let [of_faults, of_workers, of_node] = [(); 3].map(|()| StdRng::seed_from_u64(rng.random()));
     let (limit, enough, over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (url, until) = (node.url(), Instant::now() + length);
+    let deaths = Deaths::in_so_many(arguments.seconds);
     let all = async {
         tokio::join!(
             async {
                 tokio::join!(
                     traffic::produce(&url, plan.into_iter().enumerate(), published, &limit),
-                    node.die(of_node, BROKER_KILLS, until, &limit),
+                    node.die(of_node, deaths.brokers, until, &limit),
                 );
                 enough.cancel();
             },
             async {
-                workers.die(of_workers, WORKER_KILLS, until, simulator, &enough, &limit).await;
+                workers.die(of_workers, deaths.workers, until, simulator, &enough, &limit).await;
                 over.cancel();
             },
             simulator.misbehave(of_faults, &over),
@@ -178,31 +211,6 @@ async fn storm(
         () = all => {}
         () = clock => {}
     }
-}
-
-/// Waits until every command has its outcome and nothing is on its way any more.
-async fn drain(url: &str, workers: &mut Workers, published: &Mutex<Published>, events: &Mutex<Events>) -> Result<(), String> {
-    let deadline = Instant::now() + DRAIN;
-    let mut quiet = 0;
-    while quiet < QUIET {
-        workers.keep_up();
-        sleep(Duration::from_millis(200)).await;
-        let missing = {
-            let (published, events) = (published.lock().expect("nobody panics here"), events.lock().expect("nobody panics here"));
-            let ids = published.messages.values().filter_map(|(kind, _)| kind.command_id());
-            ids.filter(|id| !events.answered.contains(*id)).count()
-        };
-        let waiting = traffic::waiting(url, &QUEUES).await;
-        let held = workers.held().await;
-        let still = missing == 0 && held == Some(0) && waiting.as_ref().is_some_and(|counts| counts.values().all(|count| *count == 0));
-        quiet = if still { quiet + 1 } else { 0 };
-        if Instant::now() > deadline {
-            return Err(format!(
-                "not at rest after {DRAIN:?}: {missing} without a result, queues {waiting:?}, held by the worker {held:?}"
-            ));
-        }
-    }
-    Ok(())
 }
 
 async fn tell_progress(began: Instant, published: &Mutex<Published>, events: &Mutex<Events>) {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -19,7 +21,8 @@ pub struct Node {
     folder: PathBuf,
     port: u16,
     script: Child,
-    pub kills: u32,
+    /// How often it was killed; shared with whoever looks on.
+    pub kills: Arc<AtomicU32>,
 }
 
 impl Node {
@@ -27,7 +30,7 @@ impl Node {
     pub async fn start(folder: PathBuf) -> Self {
         let port = free_port();
         let script = start(&folder, port).await;
-        Self { folder, port, script, kills: 0 }
+        Self { folder, port, script, kills: Arc::default() }
     }
 
     pub fn url(&self) -> String {
@@ -47,8 +50,8 @@ impl Node {
 
     /// Dies and comes back at random moments until that was often enough.
     pub async fn die(&mut self, mut rng: StdRng, often: u32, until: Instant, limit: &CancellationToken) {
-        while self.kills < often {
-            let each = until.saturating_duration_since(Instant::now()) / (often - self.kills + 1);
+        for left in (1..=often).rev() {
+            let each = until.saturating_duration_since(Instant::now()) / (left + 1);
             if !rest(each.mul_f64(rng.random_range(0.1..0.8)), limit).await {
                 return;
             }
@@ -63,7 +66,7 @@ impl Node {
         let sent = Command::new("sh").args(["-c", "kill -s KILL \"$0\"", pid.trim()]).status().await;
         assert!(sent.expect("a shell").success(), "the node was running");
         self.script.wait().await.expect("the script can be waited for");
-        self.kills += 1;
+        self.kills.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the node in order.

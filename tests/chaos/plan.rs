@@ -12,16 +12,17 @@ use crate::publication::{First, Kind, Publication, What};
 use crate::support::broker::Message;
 
 /// The WeChat IDs of the Official Accounts that the worker knows.
-pub const OFFICIAL_ACCOUNTS: [&str; 2] = ["test", "other"];
+pub const OFFICIAL_ACCOUNTS: [&str; 3] = ["test", "other", "third"];
 const KF_ACCOUNTS_EACH: usize = 20;
 /// The first few kf accounts of each Official Account get a larger share, so that their commands queue up.
 const BUSY: usize = 2;
 /// An id is used again with other content only long after its first use: by then the first one was accepted.
 const LONG_BEFORE: usize = 600;
 
-/// Draws a plan of so many publications that rest for so long in all.
-pub fn draw(seed: u64, publications: usize, rests: Duration) -> Vec<Publication> {
-    let mut artist = Artist { rng: StdRng::seed_from_u64(seed), revisions: HashMap::new(), plan: Vec::new() };
+/// Draws a plan of so many publications that rest for so long in all. What is repeated or used again is at most `reach`
+/// publications old: later it might be forgotten.
+pub fn draw(seed: u64, publications: usize, rests: Duration, reach: usize) -> Vec<Publication> {
+    let mut artist = Artist { rng: StdRng::seed_from_u64(seed), reach, revisions: HashMap::new(), plan: Vec::new() };
     let rest = rests / u32::try_from(publications.max(1)).unwrap_or(u32::MAX);
     // Bursts, and pauses that make up for them.
     let mut burst = 0;
@@ -39,6 +40,7 @@ pub fn draw(seed: u64, publications: usize, rests: Duration) -> Vec<Publication>
 
 struct Artist {
     rng: StdRng,
+    reach: usize,
     /// The latest revision of each account that uses them.
     revisions: HashMap<String, i64>,
     plan: Vec<Publication>,
@@ -54,11 +56,14 @@ impl Artist {
         }
     }
 
-    /// An earlier publication that is no repeat itself.
+    /// An earlier publication within reach that is no repeat itself.
     fn earlier(&mut self, before: usize) -> usize {
-        let at = self.rng.random_range(0..before);
+        let oldest = self.plan.len().saturating_sub(self.reach);
+        let at = self.rng.random_range(oldest..before);
         match self.plan[at].what {
-            What::RepeatOf(first) => first,
+            // What it repeats may be out of reach itself.
+            What::RepeatOf(first) if first >= oldest => first,
+            What::RepeatOf(_) => self.earlier(before),
             What::First(_) => at,
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::NAME;
+use crate::form::{faults_of_dead_letter, faults_of_event};
 use crate::ledger::Row;
 use crate::publication::Kind;
 use crate::support::broker::Received;
@@ -44,7 +45,7 @@ impl Evidence {
     /// Every violation; the figures of each check are printed.
     pub fn judge(&self) -> Violations {
         self.summarise();
-        let checks: [(&str, Violations); 8] = [
+        let checks: [(&str, Violations); 9] = [
             ("each command has exactly one outcome", self.one_outcome()),
             ("each outcome is the right one for its message", self.right_outcome()),
             ("only newer commands supersede", self.superseded_rightly()),
@@ -52,6 +53,7 @@ impl Evidence {
             ("the accounts at WeChat equal the model's", self.accounts_equal()),
             ("calls for an account never overlap, and no repeat is called for", self.calls_counted()),
             ("the dead letters are those expected", self.dead_letters()),
+            ("events and dead letters say what they must, and no secret", self.formed()),
             ("the queues are empty", self.queues_empty()),
         ];
         for (promise, violations) in &checks {
@@ -60,9 +62,14 @@ impl Evidence {
         checks.into_iter().flat_map(|(_, violations)| violations).collect()
     }
 
+    /// How many messages were to bring an outcome, repeats aside.
+    pub fn commands(&self) -> usize {
+        self.published.messages.values().filter(|(kind, _)| kind.command_id().is_some()).count()
+    }
+
     fn summarise(&self) {
         let Published { messages, confirmed, repeats, again } = &self.published;
-        let commands = messages.values().filter(|(kind, _)| kind.command_id().is_some()).count();
+        let commands = self.commands();
         let total: u64 = confirmed.values().sum();
         println!(
             "{NAME}: {total} messages: {commands} commands, {repeats} repeats, {} others; {again} sendings tried again",
@@ -283,6 +290,10 @@ impl Evidence {
         let missing = nameless.into_iter().filter(|(_, left)| *left > 0);
         violations.extend(missing.map(|(body, left)| format!("{left} dead letters are missing for {}", String::from_utf8_lossy(body))));
         violations
+    }
+
+    fn formed(&self) -> Violations {
+        self.events.iter().flat_map(faults_of_event).chain(self.dead.iter().flat_map(faults_of_dead_letter)).collect()
     }
 
     fn queues_empty(&self) -> Violations {

@@ -20,33 +20,33 @@ const LONGEST_LATENCY_MS: u64 = 200;
 
 /// The running simulator.
 pub struct Simulator {
-    simulator: simulator::Simulator,
+    pub process: simulator::Simulator,
     changes: AtomicU32,
 }
 
 impl Simulator {
     pub async fn start() -> Self {
-        Self { simulator: simulator::Simulator::start(&OFFICIAL_ACCOUNTS).await, changes: AtomicU32::new(0) }
+        Self { process: simulator::Simulator::start(&OFFICIAL_ACCOUNTS).await, changes: AtomicU32::new(0) }
     }
 
     /// Makes a worker use it.
     pub fn configure(&self, settings: &mut Settings) {
-        self.simulator.configure(settings);
+        self.process.configure(settings);
         settings.set("wechat.request_timeout", REQUEST_TIMEOUT);
     }
 
     /// Every kf account that exists.
     pub async fn accounts(&self) -> Value {
-        self.simulator.accounts().await
+        self.process.accounts().await
     }
 
     /// The calls that it has counted.
     pub async fn calls(&self) -> Value {
-        self.simulator.calls().await
+        self.process.calls().await
     }
 
     async fn clear_faults(&self) {
-        self.simulator.control("DELETE", "faults", "").await;
+        self.process.control("DELETE", "faults", "").await;
     }
 
     /// Waits until nothing is in flight; gives how many calls were at first.
@@ -67,14 +67,14 @@ impl Simulator {
         while rest(Duration::from_millis(rng.random_range(300..3_000)), stop).await {
             match rng.random_range(0..10) {
                 0..2 => self.clear_faults().await,
-                2 => drop(self.simulator.control("POST", "tokens/expire", "").await),
-                3..5 => self.simulator.put_faults(&json!([outage(&mut rng), latency(&mut rng)])).await,
+                2 => drop(self.process.control("POST", "tokens/expire", "").await),
+                3..5 => self.process.put_faults(&json!([outage(&mut rng), latency(&mut rng)])).await,
                 _ => {
                     let mut rules = vec![latency(&mut rng)];
                     for _ in 0..rng.random_range(1..4) {
                         rules.push(fault(&mut rng));
                     }
-                    self.simulator.put_faults(&json!(rules)).await;
+                    self.process.put_faults(&json!(rules)).await;
                 }
             }
             self.changes.fetch_add(1, Ordering::Relaxed);

@@ -39,9 +39,14 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy before the broker of the test run.
     pub async fn start() -> Self {
+        Self::before(rabbitmq::url()).await
+    }
+
+    /// A proxy before the broker with this URL.
+    pub async fn before(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let (before, broker, after) = split_url(rabbitmq::url());
+        let (before, broker, after) = split_url(url);
         let url = format!("{before}{address}{after}");
         let rules = watch::Sender::new(Rules::default());
         let server = tokio::spawn(serve(listener, broker, rules.clone()));
