@@ -1,13 +1,15 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fleet bad-day isolation scaling bench guard steps image-test versions validate reference lint
+.PHONY: help demo test chaos soak fleet bad-day isolation scaling bench guard steps image-test versions validate reference lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
 	@echo 'make demo KEEP=1   the same, and everything stays up until Ctrl-C'
 	@echo 'make test          every test'
 	@echo 'make chaos         a random run of some minutes with kills and faults: make chaos SEED=7 SECONDS=300'
+	@echo '                   many of them, one after the other: SEEDS=20 new seeds, or SEEDS=1-20, SEEDS=1,5,7'
+	@echo 'make soak          an hour of mixed traffic with faults, and whether the worker has grown meanwhile: make soak SEED=7 MINUTES=60'
 	@echo 'make fleet         20,000 commands over several workers while one is killed, one stopped, one joins, and PostgreSQL dies'
 	@echo 'make bad-day       5,000 commands while one Official Account is locked out and another has no quota left'
 	@echo 'make isolation     a benchmark: what a healthy Official Account feels of one whose every call hangs'
@@ -41,7 +43,14 @@ test:
 chaos:
 	@KF_AMQP__URL= deploy/prerequisites.sh
 	@cargo build --locked --bins --test chaos
-	@cargo test --locked --quiet --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+	@cargo test --locked --quiet --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+# With optimisation, since it measures. PICTURE=docs/soak.svg puts the picture where the docs show it.
+soak:
+	@KF_AMQP__URL= deploy/prerequisites.sh
+	@cargo build --locked --release --bins --test soak
+	@cargo test --locked --release --quiet --test soak -- $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(PICTURE),--picture $(PICTURE))
 
 # With servers of its own, since it kills one of them.
 fleet:
