@@ -5,8 +5,8 @@
 #
 # Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. With `servers`
 # PostgreSQL and PgBouncer are needed too, and all of them here whatever is named, for runs that kill servers of their own.
-# With `tests` also Prometheus, which judges the alerts and dashboards, Chromium, which looks at the status page, OpenSSL, and
-# Python and Node.js, whose libraries speak with the worker.
+# With `tests` also Prometheus, which judges the alerts and dashboards, Chromium, which looks at the status page, OpenSSL, libfaketime,
+# which gives a worker a wrong clock, and Python and Node.js, whose libraries speak with the worker.
 # With `validation` nothing but what judges the files under deploy/ and the AsyncAPI document.
 set -uo pipefail
 
@@ -20,7 +20,7 @@ command -v cc >/dev/null || fail "A C compiler (cc) is missing: install one, on 
 
 # For each of Debian's packages: what people call it, and its program, or the place where it puts it.
 declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer [prometheus]=Prometheus [chromium]=Chromium
-    [systemd]=systemd [openssl]=OpenSSL [python3-venv]="Python's venv" [nodejs]=Node.js [npm]=npm)
+    [systemd]=systemd [openssl]=OpenSSL [libfaketime]=libfaketime [python3-venv]="Python's venv" [nodejs]=Node.js [npm]=npm)
 declare -A program=(
     [rabbitmq-server]='/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server'
     [postgresql]='/usr/lib/postgresql/*/bin/initdb'
@@ -28,7 +28,8 @@ declare -A program=(
     [prometheus]='/usr/bin/promtool'
     [chromium]='/usr/bin/chromium'
     [systemd]='/usr/bin/systemd-analyze'
-    [openssl]='/usr/bin/openssl'
+    [openssl]=openssl
+    [libfaketime]='/usr/lib/*/faketime/libfaketime.so.1'
     [python3-venv]='/usr/lib/python3*/ensurepip/__init__.py'
     [nodejs]=node
     [npm]=npm
@@ -42,7 +43,7 @@ is_there() {
 }
 
 case "${1:-}" in
-tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium openssl python3-venv nodejs npm) ;;
+tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium openssl libfaketime python3-venv nodejs npm) ;;
 servers) needed=(rabbitmq-server postgresql pgbouncer) ;;
 validation) needed=(prometheus systemd openssl python3-venv nodejs npm) ;;
 *) if [ -n "${KF_AMQP__URL:-}" ]; then needed=(); else needed=(rabbitmq-server); fi ;;

@@ -12,6 +12,7 @@ mod authorisation;
 mod bad_input;
 mod bulk;
 mod clients;
+mod clock;
 mod config;
 mod confirms;
 mod crash;
