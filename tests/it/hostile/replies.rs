@@ -8,7 +8,6 @@ use tokio::time::timeout;
 
 use super::Scene;
 use crate::support::DEADLINE;
-use crate::support::eventually;
 use crate::support::raw_amqp::Properties;
 use crate::support::stage::{add, delete};
 
@@ -45,8 +44,7 @@ async fn a_direct_reply_arrives_and_one_to_a_name_that_was_made_up_costs_no_conn
         scene.publish(&Properties::default().reply_to(name.as_bytes()), &delete(&command_id, "nobody@test").to_string()).await;
         scene.stage.events.of(&command_id).await.assert_succeeded("none");
     }
-    let refused = async || (scene.worker.logged("a direct reply was not taken") > 0).then_some(());
-    eventually("the broker has closed the connection over one of them", refused).await;
+    // RabbitMQ 3 and 4.0 close the connection over some of them. The next reply waits behind them.
     assert_eq!(reply_to(&scene, delete("c2", "anna@test")).await["data"]["effect"], "deleted");
     scene.stage.events.of("c2").await.assert_succeeded("deleted");
     scene.end().await;
