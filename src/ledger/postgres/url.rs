@@ -32,6 +32,9 @@ impl PostgresUrl {
     /// What is wrong with it, in words that hold no part of it.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        if is_ambiguous(base) {
+            return Err("has an @ or / in its user, password or database; write %40 and %2F");
+        }
         let (mut mode, mut authorities, mut others) = (None, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
@@ -146,6 +149,14 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
+/// Whether an `@` or `/` may belong to a password. Taken as it stands, the end of that would be a host or a database, which are
+/// shown.
+fn is_ambiguous(base: &str) -> bool {
+    let place = base.split_once("://").map_or(base, |(_, place)| place);
+    let (authority, database) = place.split_once('/').unwrap_or((place, ""));
+    authority.matches('@').count() > 1 || database.contains('@')
+}
+
 fn unescaped(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -190,6 +201,8 @@ mod tests {
             "postgres://kf:hunter2@h/x?sslmode=prefer",
             "postgres:///x?sslmode=disable",
             "postgres://h/x?sslmode=disable&sslrootcert=a",
+            "postgres://kf:pass@hunter2@h/x",
+            "postgres://kf:12/hunter2@h/x",
         ] {
             let fault = PostgresUrl::parse(bad).unwrap_err();
             assert!(!fault.contains("hunter2"), "{fault}");
