@@ -404,12 +404,18 @@ fn read_fields(read: Read<'_>, fields: &Json, raw: &[u8]) -> Decoded {
     });
     match rules {
         Ok((action, account)) => {
-            let content = fingerprint(action.as_str().as_bytes(), fields.canonical_without("command_id", "action").as_bytes());
+            let content = fingerprint(action.as_str().as_bytes(), fields.canonical_without(read.known).as_bytes());
             Decoded::Command(Command { action, account, given, content, sent_at: read.sent_at })
         }
         Err(failure) => {
             let tag = given.action.map_or("refused", Action::as_str);
-            let content = fingerprint(tag.as_bytes(), fields.canonical_without("command_id", "").as_bytes());
+            // What a CloudEvent says outside its `data` is no part of a plain command's content either.
+            let outside = match (read.known, given.action) {
+                (["command_id", ..], None) => &["command_id"],
+                (["command_id", ..], Some(_)) if fields.count("action") > 1 => &["command_id"],
+                (known, _) => known,
+            };
+            let content = fingerprint(tag.as_bytes(), fields.canonical_without(outside).as_bytes());
             Decoded::Refused(Refused { given, content, failure, dead_letter: false })
         }
     }

@@ -60,9 +60,9 @@ impl Json {
         }
     }
 
-    /// This object in a spelling that equal content shares, without two of its keys.
-    pub fn canonical_without(&self, key: &str, other_key: &str) -> String {
-        let kept = self.pairs().iter().filter(|(name, _)| name != key && name != other_key);
+    /// This object in a spelling that equal content shares, without some of its keys.
+    pub fn canonical_without(&self, keys: &[&str]) -> String {
+        let kept = self.pairs().iter().filter(|(name, _)| !keys.contains(&name.as_str()));
         let mut text = String::new();
         write_object(&mut text, kept);
         text

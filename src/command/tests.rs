@@ -147,6 +147,29 @@ fn content_is_fields_and_values_not_their_spelling() {
 }
 
 #[test]
+fn what_is_refused_has_the_same_content_in_every_form() {
+    let content = |body: &str, content_type: Option<&str>| {
+        let message = Message { content_type: content_type.map(str::to_owned), ..plain(body) };
+        match decode(&message) {
+            Decoded::Refused(refused) => refused.content,
+            other => panic!("{other:?}"),
+        }
+    };
+    let event = |data: &str| {
+        let body = format!(r#"{{"specversion":"1.0","id":"c1","type":"kf.add","data":{data}}}"#);
+        content(&body, Some("application/cloudevents+json"))
+    };
+    let fields = r#""kf_account":"anna@test","nickname":"安娜","extra":1"#;
+    let without = content(&format!(r#"{{"command_id":"c1","action":"add",{fields}}}"#), None);
+    assert_eq!(without, event(&format!("{{{fields}}}")));
+    // Within a CloudEvent's `data` these say something else, and so does what stands twice.
+    for (name, value) in [("action", "add"), ("command_id", "c1"), ("", "")] {
+        assert_ne!(without, event(&format!(r#"{{"{name}":"{value}",{fields}}}"#)), "{name}");
+    }
+    assert_ne!(without, content(&format!(r#"{{"command_id":"c1","action":"add","action":"delete",{fields}}}"#), None));
+}
+
+#[test]
 fn cloud_events_are_read_in_binary_form_under_every_prefix() {
     for prefix in ["ce-", "cloudEvents:", "cloudEvents_"] {
         let headers = [("specversion", "1.0"), ("id", "c9"), ("type", "kf.delete"), ("source", "hr"), ("time", "2026-01-02T03:04:05Z")];
