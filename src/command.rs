@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use pattern::{AccountPattern, NoPattern, fits};
-pub use rules::MAX_META;
+pub use rules::{MAX_META, clip};
 pub use trace_context::TraceContext;
 
 use crate::outcome::{Action, Failure, Reason};

@@ -96,6 +96,6 @@ pub fn wrong_type(field: &str, wanted: &str) -> Failure {
 }
 
 /// A producer's own word in a sentence of ours: short, and without what would break a line.
-fn clip(word: &str) -> String {
+pub fn clip(word: &str) -> String {
     word.chars().filter(|c| !c.is_control()).take(40).collect()
 }

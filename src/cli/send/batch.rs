@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::order::{Fields, Order};
+use crate::command::clip;
 
 /// So many faults are told; a file of the wrong kind has one in each line.
 const MOST_FAULTS: usize = 20;
@@ -178,7 +179,7 @@ impl Columns {
         let names: Vec<&str> = header.iter().map(str::trim).collect();
         let expected = || format!("The first line must be the header `{}`, of which the last two may be missing", COLUMNS.join(","));
         if let Some(unknown) = names.iter().find(|name| !COLUMNS.contains(name) && !NOTES.contains(name)) {
-            return Err(format!("The column `{}` is not known. {}.", unknown.escape_debug(), expected()));
+            return Err(format!("The column `{}` is not known. {}.", clip(unknown), expected()));
         }
         let places = COLUMNS.map(|column| names.iter().position(|name| *name == column));
         if let Some(missing) = COLUMNS.iter().zip(places).take(REQUIRED).find_map(|(column, place)| place.is_none().then_some(column)) {
@@ -300,6 +301,8 @@ mod tests {
             let told = faults("hires.csv", format!("{header}\nadd,anna@test,Anna\n").as_bytes());
             assert!(told.len() == 1 && told[0].0 == 1 && told[0].1.contains(word), "{told:?}");
         }
+        let of_another_kind = faults("hires.csv", "客\u{1b}".repeat(10_000).as_bytes());
+        assert!(of_another_kind[0].1.len() < 400, "{of_another_kind:?}");
     }
 
     #[test]
