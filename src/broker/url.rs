@@ -18,6 +18,9 @@ impl BrokerUrl {
     /// # Errors
     /// What is wrong with it, in words that hold no part of it.
     pub fn parse(url: &str) -> Result<Self, String> {
+        if is_ambiguous(url) {
+            return Err("has an @ behind a / or ?, or a #, maybe in its password; write %40, %2F, %3F and %23".to_owned());
+        }
         // The parser's own words may hold the whole of it.
         let uri: Result<AMQPUri, String> = url.parse();
         let mut uri = uri.map_err(|_| {
@@ -95,6 +98,12 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
+/// Whether a `/`, `?` or `#` may belong to a password. Taken as it stands, what is before it would be the host, which is shown.
+fn is_ambiguous(url: &str) -> bool {
+    let place = url.split_once("://").map_or(url, |(_, place)| place);
+    url.contains('#') || place.split_once(['/', '?']).is_some_and(|(_, behind)| behind.contains('@'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +148,9 @@ mod tests {
             "amqp://kf:hunter2@mq.example:port/",
             "amqps://kf:hunter2@mq.example/?verify=hunter2",
             "amqps://kf:hunter2@mq.example/?auth_mechanism=hunter2",
+            "amqp://kf:pass@hunter2/word@mq.example/kf",
+            "amqp://kf:pass@hunter2#word@mq.example/kf",
+            "amqp://kf:pass@hunter2?@mq.example/kf",
         ] {
             let fault = BrokerUrl::parse(bad).unwrap_err();
             assert!(!fault.contains("hunter2"), "{fault}");
