@@ -1,7 +1,7 @@
 # The commands of this project; `make` alone lists them. A broker given by KF_AMQP__URL is used instead of a private one.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak fleet bad-day isolation scaling bench guard steps image-test versions validate reference lint
+.PHONY: help demo test chaos soak fleet bad-day isolation scaling bench guard steps fuzz image-test versions validate reference lint
 
 help:
 	@echo 'make demo          real commands through RabbitMQ, the worker and a simulated WeChat, each result shown'
@@ -17,13 +17,14 @@ help:
 	@echo 'make bench         a benchmark: the worker against the smallest honest loop, with what has to be reached: make bench ROWS=instant,idle'
 	@echo 'make guard         the part of it that tells in two minutes whether the worker has become slower, as a ratio to that loop'
 	@echo 'make steps         a benchmark of the steps of a command by themselves'
+	@echo 'make fuzz          inputs that nobody thought of, held to what is promised of every input: make fuzz SECONDS=600 TARGET=decode'
 	@echo 'make image-test    builds the image without a Docker daemon, and runs it as locked down as an operator would'
 	@echo 'make versions      the tests against RabbitMQ and PostgreSQL of other Debian releases: make versions ONLY=trixie FILTER=order'
 	@echo 'make validate      holds the files for Compose, Kubernetes, systemd and Docker, and the AsyncAPI document, to their own validators'
 	@echo 'make reference     docs/metrics.md, docs/schemas/ and docs/asyncapi.json written anew from the code'
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
-	@echo 'All but reference, lint, image-test and validate install RabbitMQ with apt where it is missing; test, fleet, scaling and bench'
+	@echo 'All but reference, lint, fuzz, image-test and validate install RabbitMQ with apt where it is missing; test, fleet, scaling and bench'
 	@echo 'PostgreSQL and PgBouncer too, test also Prometheus, Chromium, OpenSSL, Python and Node.js.'
 	@echo 'With KF_AMQP__URL demo and test use that broker, with KF_TEST_POSTGRES_URL test uses that database server;'
 	@echo 'the others, and tests that kill servers, start their own.'
@@ -90,6 +91,11 @@ guard:
 
 steps:
 	@cargo bench --locked --quiet --bench steps
+
+# By libFuzzer, which is compiled with them.
+fuzz:
+	@deploy/prerequisites.sh fuzzing
+	@fuzz/run $(or $(SECONDS),60) $(TARGET)
 
 # As root, on Debian: it installs buildah and podman.
 image-test:

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Sees to what the demo and the tests need: Rust, a C compiler and the servers, which it installs where they are missing.
 #
-#   prerequisites.sh [servers | tests | validation]
+#   prerequisites.sh [servers | tests | validation | fuzzing]
 #
 # Says nothing when all is there. The demo needs RabbitMQ, and not even that where KF_AMQP__URL names a broker. With `servers`
 # PostgreSQL and PgBouncer are needed too, and all of them here whatever is named, for runs that kill servers of their own.
 # With `tests` also Prometheus, which judges the alerts and dashboards, Chromium, which looks at the status page, OpenSSL, libfaketime,
 # which gives a worker a wrong clock, and Python and Node.js, whose libraries speak with the worker.
-# With `validation` nothing but what judges the files under deploy/ and the AsyncAPI document.
+# With `validation` nothing but what judges the files under deploy/ and the AsyncAPI document; with `fuzzing` nothing but a C++
+# compiler, for libFuzzer.
 set -uo pipefail
 
 fail() {
@@ -20,7 +21,8 @@ command -v cc >/dev/null || fail "A C compiler (cc) is missing: install one, on 
 
 # For each of Debian's packages: what people call it, and its program, or the place where it puts it.
 declare -A name=([rabbitmq-server]=RabbitMQ [postgresql]=PostgreSQL [pgbouncer]=PgBouncer [prometheus]=Prometheus [chromium]=Chromium
-    [systemd]=systemd [openssl]=OpenSSL [libfaketime]=libfaketime [python3-venv]="Python's venv" [nodejs]=Node.js [npm]=npm)
+    [systemd]=systemd [openssl]=OpenSSL [libfaketime]=libfaketime [python3-venv]="Python's venv" [nodejs]=Node.js [npm]=npm
+    [g++]="A C++ compiler")
 declare -A program=(
     [rabbitmq-server]='/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server'
     [postgresql]='/usr/lib/postgresql/*/bin/initdb'
@@ -33,6 +35,7 @@ declare -A program=(
     [python3-venv]='/usr/lib/python3*/ensurepip/__init__.py'
     [nodejs]=node
     [npm]=npm
+    [g++]=c++
 )
 # Where only a name stands, any place on the path will do: Node.js often comes from elsewhere than Debian.
 is_there() {
@@ -46,6 +49,7 @@ case "${1:-}" in
 tests) needed=(rabbitmq-server postgresql pgbouncer prometheus chromium openssl libfaketime python3-venv nodejs npm) ;;
 servers) needed=(rabbitmq-server postgresql pgbouncer) ;;
 validation) needed=(prometheus systemd openssl python3-venv nodejs npm) ;;
+fuzzing) needed=(g++) ;;
 *) if [ -n "${KF_AMQP__URL:-}" ]; then needed=(); else needed=(rabbitmq-server); fi ;;
 esac
 missing=()

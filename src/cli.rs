@@ -19,7 +19,7 @@ mod result;
 mod results;
 mod run;
 mod schema;
-mod send;
+pub(crate) mod send;
 mod watch;
 mod when;
 

@@ -65,6 +65,11 @@ pub mod command;
 pub mod config;
 pub mod drift;
 pub mod event;
+/// What whoever thinks up input for fuzzing calls; tests call it with the inputs that are kept.
+#[cfg(any(test, fuzzing))]
+#[path = "../fuzz/properties/mod.rs"]
+#[allow(clippy::expect_used, clippy::panic, reason = "a broken promise is told by a panic")]
+pub mod fuzzing;
 pub mod lanes;
 pub mod ledger;
 pub mod metrics;

@@ -195,7 +195,7 @@ impl Delivery {
 }
 
 /// A message as the rest of the worker sees it.
-pub(super) fn message(body: Vec<u8>, properties: &BasicProperties) -> Message {
+pub(crate) fn message(body: Vec<u8>, properties: &BasicProperties) -> Message {
     let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().to_owned());
     let headers = properties.headers().as_ref().map(text_headers).unwrap_or_default();
     Message {
@@ -215,7 +215,7 @@ const ROUTING: [&str; 2] = ["CC", "BCC"];
 
 /// The message's own headers, without the traces of its way through the queues, which only grow, and without what would
 /// send it elsewhere.
-pub(super) fn own_headers(properties: &BasicProperties) -> FieldTable {
+pub(crate) fn own_headers(properties: &BasicProperties) -> FieldTable {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
         if !ROUTING.contains(&name.as_str()) && !is_brokers_own(name.as_str()) {
@@ -227,7 +227,7 @@ pub(super) fn own_headers(properties: &BasicProperties) -> FieldTable {
 
 /// The message's own properties with other headers. Not its `user_id`, which the broker takes from nobody but the
 /// user itself, and not its expiration, which would lose it.
-pub(super) fn copied(own: &BasicProperties, headers: FieldTable) -> BasicProperties {
+pub(crate) fn copied(own: &BasicProperties, headers: FieldTable) -> BasicProperties {
     let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
     let texts: [(&Option<ShortString>, SetText); 7] = [
         (own.content_type(), BasicProperties::with_content_type),

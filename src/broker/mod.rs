@@ -7,7 +7,7 @@
 
 mod acknowledger;
 mod dead;
-mod delivery;
+pub(crate) mod delivery;
 mod direct;
 mod guard;
 mod names;

@@ -1,10 +1,10 @@
 //! `kf-worker send`: publishes commands as a producer does, one or a whole file, and shows what becomes of them.
 
-mod batch;
+pub(crate) mod batch;
 mod delivery;
-mod failed;
-mod order;
-mod progress;
+pub(crate) mod failed;
+pub(crate) mod order;
+pub(crate) mod progress;
 mod report;
 
 use std::path::PathBuf;
@@ -122,7 +122,7 @@ enum Source {
 ///
 /// # Errors
 /// Where it can't be sent; that has been told.
-pub fn send(configuration: &Configuration, send: Send) -> Result<Exit, Exit> {
+pub(super) fn send(configuration: &Configuration, send: Send) -> Result<Exit, Exit> {
     let (orders, how, source) = match send.single {
         Some(single) => {
             let (order, how) = single.order().map_err(|what| usage(&what))?;

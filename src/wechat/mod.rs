@@ -1,10 +1,10 @@
 //! The only place that talks to WeChat: the calls, the ways to get a token, and what every answer means.
 
-mod answer;
+pub(crate) mod answer;
 mod codes;
 mod hosts;
 mod http;
-mod token;
+pub(crate) mod token;
 mod whitelist;
 
 use std::sync::Arc;
@@ -113,15 +113,7 @@ impl WeChat {
     /// What kind of trouble it met, classified.
     pub async fn list(&self, token: &Token) -> Result<Vec<Listed>, AttemptFailure> {
         let answer = self.http.get(Endpoint::List, "/cgi-bin/customservice/getkflist", &[("access_token", token.expose())]).await;
-        let (_, answer) = self.judged(Endpoint::List, answer)?;
-        let list = match answer.body.get("kf_list") {
-            Some(Value::Array(list)) => list.as_slice(),
-            // Where there is nothing to list, there may be no list.
-            None => &[],
-            Some(_) => return Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer)),
-        };
-        let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(list.iter().map(|entry| Listed { kf_account: text(entry, "kf_account"), nickname: text(entry, "kf_nick") }).collect())
+        listed(self.judged(Endpoint::List, answer)?.1)
     }
 
     /// Counts an answer of WeChat's, and judges it.
@@ -134,10 +126,22 @@ impl WeChat {
 }
 
 /// Parts what reached its end from what did not.
-fn judge(endpoint: Endpoint, answer: WeChatAnswer) -> Result<(Reached, WeChatAnswer), AttemptFailure> {
+pub(crate) fn judge(endpoint: Endpoint, answer: WeChatAnswer) -> Result<(Reached, WeChatAnswer), AttemptFailure> {
     match codes::verdict(endpoint, answer.errcode) {
         Verdict::Done => Ok((Reached::Done, answer)),
         Verdict::Already => Ok((Reached::Already, answer)),
         Verdict::Trouble(class, reason) => Err(answer.into_failure(class, reason)),
     }
+}
+
+/// The accounts in an answer.
+pub(crate) fn listed(answer: WeChatAnswer) -> Result<Vec<Listed>, AttemptFailure> {
+    let list = match answer.body.get("kf_list") {
+        Some(Value::Array(list)) => list.as_slice(),
+        // Where there is nothing to list, there may be no list.
+        None => &[],
+        Some(_) => return Err(answer.into_failure(Class::Retry, Reason::MalformedAnswer)),
+    };
+    let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(list.iter().map(|entry| Listed { kf_account: text(entry, "kf_account"), nickname: text(entry, "kf_nick") }).collect())
 }

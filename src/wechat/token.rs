@@ -170,7 +170,7 @@ impl WeChat {
 }
 
 /// The token in an answer, under this name.
-fn fetched(name: &str, answer: WeChatAnswer) -> Result<Fetched, AttemptFailure> {
+pub(crate) fn fetched(name: &str, answer: WeChatAnswer) -> Result<Fetched, AttemptFailure> {
     let text = |name: &str| answer.body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let life = answer.body.get("expires_in").and_then(Value::as_u64);
     match text(name).zip(life) {

@@ -54,7 +54,7 @@ pub enum BatchError {
 pub struct Faults {
     path: PathBuf,
     /// Each with its line.
-    faults: Vec<(u64, String)>,
+    pub faults: Vec<(u64, String)>,
 }
 
 impl fmt::Display for Faults {
@@ -78,11 +78,16 @@ impl fmt::Display for Faults {
 /// Every fault of the file.
 pub fn read(path: &Path, format: Format, batch: Option<&str>) -> Result<Vec<Order>, BatchError> {
     let bytes = std::fs::read(path).map_err(|error| BatchError::Unreadable { path: path.to_owned(), error })?;
-    let batch = batch.map_or_else(|| fingerprint(&bytes), str::to_owned);
+    read_bytes(path, &bytes, format, batch)
+}
+
+/// The same of a file that holds this.
+pub fn read_bytes(path: &Path, bytes: &[u8], format: Format, batch: Option<&str>) -> Result<Vec<Order>, BatchError> {
+    let batch = batch.map_or_else(|| fingerprint(bytes), str::to_owned);
     let (mut orders, mut faults) = (Vec::new(), Vec::new());
     let rows = match format {
-        Format::Csv => csv_rows(&bytes, &batch),
-        Format::JsonLines => json_rows(&bytes, &batch),
+        Format::Csv => csv_rows(bytes, &batch),
+        Format::JsonLines => json_rows(bytes, &batch),
     };
     for (line, order) in rows {
         match order {

@@ -44,13 +44,19 @@ impl<'a> Failed<'a> {
 /// # Errors
 /// Where the file can't be written.
 pub fn write(path: &Path, format: Format, orders: &[Order], progress: &[Progress]) -> std::io::Result<usize> {
+    let (text, count) = written(format, orders, progress)?;
+    std::fs::write(path, text)?;
+    Ok(count)
+}
+
+/// The file's content, and how many there are.
+pub fn written(format: Format, orders: &[Order], progress: &[Progress]) -> std::io::Result<(Vec<u8>, usize)> {
     let failed: Vec<Failed> = orders.iter().zip(progress).filter_map(|(order, progress)| Failed::of(order, progress)).collect();
     let text = match format {
         Format::Csv => as_csv(&failed)?,
         Format::JsonLines => as_json_lines(&failed)?,
     };
-    std::fs::write(path, text)?;
-    Ok(failed.len())
+    Ok((text, failed.len()))
 }
 
 fn as_csv(failed: &[Failed<'_>]) -> std::io::Result<Vec<u8>> {
