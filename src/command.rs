@@ -255,8 +255,7 @@ fn parse_body(message: &Message) -> Result<Json, Failure> {
     match serde_json::from_slice::<Json>(&message.body) {
         Ok(json @ Json::Object(_)) => Ok(json),
         Ok(_) => Err(Failure::new(Reason::NotAJsonObject, "The body is JSON but not an object. Send one command as a JSON object.")),
-        // serde_json names line, column and what it expected, never the text itself.
-        Err(error) if error.is_data() => Err(Failure::new(Reason::NotAJsonObject, "The body is not JSON that can be read.")),
+        // Only where it breaks is told, never the text itself.
         Err(error) => {
             let place = format!("line {}, column {}", error.line(), error.column());
             Err(Failure::new(Reason::NotAJsonObject, format!("The body is not UTF-8 JSON: it breaks at {place}.")))
