@@ -61,6 +61,8 @@ mod tests {
             ("a@test", "ab@test", false),
             ("a*b*c", "aXbYc", true),
             ("a*b*c", "aXcYb", false),
+            ("a*b*b", "aXb", false),
+            ("a*bb*c", "abbc", true),
             ("ab*ba", "aba", false),
             ("*", "", true),
         ] {
@@ -73,6 +75,8 @@ mod tests {
         for wrong in ["", "a?@test", "[ab]@test", "a%@test", "a@test;", "安娜@test", "a @test"] {
             assert_eq!(wrong.parse::<AccountPattern>(), Err(NoPattern), "{wrong}");
         }
-        assert!("*_1@*-x".parse::<AccountPattern>().is_ok_and(|pattern| pattern.fits("a_1@b-x")));
+        let pattern: AccountPattern = "*_1@*-x".parse().unwrap();
+        assert!(pattern.fits("a_1@b-x") && !pattern.fits("a_2@b-x"));
+        assert_eq!(pattern.as_str(), "*_1@*-x");
     }
 }

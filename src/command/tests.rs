@@ -113,6 +113,36 @@ fn an_id_that_cannot_be_read_leaves_nothing_to_answer() {
     assert_eq!(unreadable(&plain(r#"{"command_id":"a","command_id":"b"}"#)), Reason::DuplicateKey);
     assert_eq!(unreadable(&with_id(r#"{"command_id":"a"}"#, "b")), Reason::IdMismatch);
     assert_eq!(unreadable(&plain("{")), Reason::NotAJsonObject);
+    assert_eq!(unreadable(&with_id("{", "m\n1")), Reason::NotAJsonObject);
+}
+
+#[test]
+fn an_id_may_stand_in_the_body_beside_it_or_the_same_in_both() {
+    let beside = |body: &str, id: &str| Message { message_id: Some(id.to_owned()), ..plain(body) };
+    let with_id = r#"{"command_id":"c1","action":"delete","kf_account":"a@test"}"#;
+    let without = r#"{"action":"delete","kf_account":"a@test"}"#;
+    for message in [plain(with_id), beside(with_id, ""), beside(without, "c1"), beside(with_id, "c1")] {
+        assert_eq!(command(&message).given.command_id, "c1", "{message:?}");
+    }
+    assert_eq!(beside("", "c1").id_beside(), Some("c1"));
+    assert_eq!(beside("", "c\n1").id_beside(), None, "what is no command id names nobody");
+}
+
+#[test]
+fn a_refusal_names_the_field_in_short_and_on_one_line() {
+    let detail =
+        |field: &str| refused(&format!(r#"{{"command_id":"c","action":"delete","kf_account":"a@test","{field}":1}}"#)).failure.detail;
+    assert!(detail("colour").contains("`colour`"), "{}", detail("colour"));
+    assert!(detail("a\\nb").contains("`ab`"), "{}", detail("a\\nb"));
+    assert!(detail(&"x".repeat(41)).contains(&format!("`{}`", "x".repeat(40))), "{}", detail(&"x".repeat(41)));
+}
+
+#[test]
+fn the_smallest_revision_is_nothing() {
+    let first = command(&plain(r#"{"command_id":"c","action":"delete","kf_account":"a@test","revision":0}"#));
+    assert_eq!(first.given.revision, Some(0));
+    let below = refused(r#"{"command_id":"c","action":"delete","kf_account":"a@test","revision":-1}"#);
+    assert_eq!(below.given.revision, None, "what is no revision is not given back as one");
 }
 
 #[test]
@@ -170,6 +200,33 @@ fn what_is_refused_has_the_same_content_in_every_form() {
 }
 
 #[test]
+fn any_field_or_value_that_differs_makes_other_content() {
+    let content = |fields: &str| {
+        let body = format!(r#"{{"command_id":"c","action":"add",{fields}}}"#);
+        command(&plain(&body)).content
+    };
+    let one = r#""kf_account":"a@test","nickname":"n""#;
+    for other in [
+        r#""kf_account":"b@test","nickname":"n""#,
+        r#""kf_account":"a@test","nickname":"m""#,
+        r#""kf_account":"a@test","nickname":"n","revision":0"#,
+        r#""kf_account":"a@test","nickname":"n","meta":{}"#,
+    ] {
+        assert_ne!(content(one), content(other), "{other}");
+    }
+    let meta = |value: &str| content(&format!(r#"{one},"meta":{{"x":{value}}}"#));
+    // The last pair is one number as a float, which can't tell whole numbers apart from there on.
+    for (value, other) in
+        [("true", "false"), ("null", "false"), ("1.5", "2"), ("1.5", "1"), ("[1,2]", "[2,1]"), ("9007199254740992", "9007199254740993")]
+    {
+        assert_ne!(meta(value), meta(other), "{value} {other}");
+    }
+    let body = r#"{"command_id":"c","action":"delete","kf_account":"a@test"}"#;
+    let refused_for = |field: &str| refused(&body.replace('}', &format!(",{field}}}"))).content;
+    assert_ne!(refused_for(r#""colour":1"#), refused_for(r#""colour":2"#), "also where it is refused");
+}
+
+#[test]
 fn cloud_events_are_read_in_binary_form_under_every_prefix() {
     for prefix in ["ce-", "cloudEvents:", "cloudEvents_"] {
         let headers = [("specversion", "1.0"), ("id", "c9"), ("type", "kf.delete"), ("source", "hr"), ("time", "2026-01-02T03:04:05Z")];
@@ -186,8 +243,62 @@ fn cloud_events_are_read_in_binary_form_under_every_prefix() {
 }
 
 #[test]
+fn one_attribute_of_a_cloud_event_is_enough_to_be_read_as_one() {
+    let with_header = |name: &str, body: &str| Message {
+        message_id: Some("beside".to_owned()),
+        headers: BTreeMap::from([("ce-id".to_owned(), "c9".to_owned()), (name.to_owned(), "kf.delete".to_owned())]),
+        ..plain(body)
+    };
+    assert_eq!(command(&with_header("ce-type", r#"{"kf_account":"a@test"}"#)).given.command_id, "c9");
+    for name in ["ce-type", "ce-specversion"] {
+        let Decoded::Refused(refused) = decode(&with_header(name, "{")) else { panic!("{name}") };
+        assert_eq!(refused.given.command_id, "c9", "its own id comes before the one beside it");
+    }
+}
+
+#[test]
+fn a_structured_cloud_event_says_when_it_was_sent_and_who_it_is() {
+    let structured = |attributes: &str| Message {
+        content_type: Some("application/cloudevents+json".to_owned()),
+        ..plain(&format!(r#"{{"specversion":"1.0","type":"kf.delete",{attributes}}}"#))
+    };
+    let read = command(&structured(r#""id":"c9","time":"2026-01-02T03:04:05Z","data":{"kf_account":"a@test"}"#));
+    assert_eq!((read.given.command_id.as_str(), read.action), ("c9", Action::Delete));
+    assert_eq!(read.sent_at, Some(SentAt::Instant("2026-01-02T03:04:05Z".parse().unwrap())));
+    assert_eq!(unreadable(&structured(r#""data":{"kf_account":"a@test"}"#)), Reason::MissingCommandId);
+    assert_eq!(unreadable(&structured(r#""id":"a\n","data":{"kf_account":"a@test"}"#)), Reason::InvalidCommandId);
+    let Decoded::Refused(without) = decode(&structured(r#""id":"c9","data":[]"#)) else { panic!("data is no object") };
+    assert_eq!((without.failure.reason, without.dead_letter), (Reason::MissingField, false));
+}
+
+#[test]
 fn an_amqp_timestamp_is_only_as_exact_as_its_second() {
     let deleted: Timestamp = "2026-01-02T03:04:05.9Z".parse().unwrap();
     assert!(SentAt::Second(deleted.as_second() - 1).is_before(deleted));
     assert!(!SentAt::Second(deleted.as_second()).is_before(deleted));
+    assert_eq!(SentAt::Second(deleted.as_second()).instant(), "2026-01-02T03:04:05Z".parse().ok());
+}
+
+#[test]
+fn a_cloud_events_time_is_exact() {
+    let deleted: Timestamp = "2026-01-02T03:04:05.9Z".parse().unwrap();
+    let sent = |time: &str| SentAt::Instant(time.parse().unwrap());
+    assert!(sent("2026-01-02T03:04:05.8Z").is_before(deleted));
+    assert!(!sent("2026-01-02T03:04:05.9Z").is_before(deleted));
+    assert!(!sent("2026-01-02T03:04:06Z").is_before(deleted));
+    assert_eq!(SentAt::Instant(deleted).instant(), Some(deleted));
+}
+
+#[test]
+fn an_account_is_shown_as_it_is_written() {
+    assert_eq!(KfAccount::parse("test_1@wx-1").unwrap().to_string(), "test_1@wx-1");
+    assert!(KfAccount::is_one("test_1@wx-1"));
+    assert!(!KfAccount::is_one("test_1"));
+}
+
+#[test]
+fn half_a_fingerprint_is_enough_to_tell_contents_apart() {
+    let short = plain("one").fingerprint().short();
+    assert!(short.len() == 32 && short.bytes().all(|byte| byte.is_ascii_hexdigit()), "{short}");
+    assert_ne!(short, plain("two").fingerprint().short());
 }

@@ -115,6 +115,7 @@ mod tests {
         let context = TraceContext::of(&with_headers(&[(PARENT, PRODUCER), (STATE, "vendor=x,other=y")])).unwrap();
         assert_eq!((context.trace_id(), context.span_id()), ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"));
         assert_eq!((context.flags(), context.state()), ("01", Some("vendor=x,other=y")));
+        assert_eq!(context.parent(), (PARENT, PRODUCER));
         assert_eq!(context.headers().collect::<Vec<_>>(), [(PARENT, PRODUCER), (STATE, "vendor=x,other=y")]);
     }
 
@@ -168,6 +169,14 @@ mod tests {
         let event = structured("application/cloudevents+json; charset=utf-8");
         assert_eq!(TraceContext::of(&event), TraceContext::new(PRODUCER, Some("a=b")));
         assert_eq!(TraceContext::of(&structured("application/json")), None);
+        let padded = |length: usize| {
+            let mut body = event.body.clone();
+            body.resize(length, b' ');
+            TraceContext::of(&Message { body, ..event.clone() })
+        };
+        assert!(padded(MAX_BODY).is_some());
+        assert_eq!(padded(MAX_BODY + 1), None, "a body that is too large is not read");
+        assert_eq!(padded(2 * MAX_BODY), None);
         let headers = with_headers(&[(PARENT, OTHER)]).headers;
         assert_eq!(TraceContext::of(&Message { headers, ..event }), TraceContext::new(OTHER, None));
     }
