@@ -103,6 +103,8 @@ impl<K: Hash + Eq, P: Ord, T> Drop for Turn<K, P, T> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -136,7 +138,17 @@ mod tests {
         let newer = turn.next().unwrap();
         lanes.push(&"a", 4, "older");
         turn.put_back(5, newer);
-        assert_eq!(turn.next(), Some("older"));
+        assert_eq!((turn.next(), turn.next()), (Some("older"), Some("newer")));
+    }
+
+    #[test]
+    fn a_turn_that_is_over_does_not_end_the_lane_of_the_next() {
+        let lanes = Lanes::new();
+        let over = lanes.push(&"a", 1, "first").unwrap();
+        assert_eq!((over.next(), over.next()), (Some("first"), None));
+        let turn = lanes.push(&"a", 2, "second").unwrap();
+        drop(over);
+        assert_eq!(turn.next(), Some("second"));
     }
 
     #[tokio::test]
@@ -146,5 +158,16 @@ mod tests {
         turn.changed().await;
         lanes.push(&"a", 2, ());
         turn.changed().await;
+    }
+
+    #[test]
+    fn who_works_on_a_lane_is_woken_by_a_word_for_it_and_by_none_for_another() {
+        let lanes = Lanes::new();
+        let turn = lanes.push(&"a", 1, ()).unwrap();
+        assert!(turn.changed().now_or_never().is_some(), "of the push itself");
+        lanes.touch(&"b");
+        assert!(turn.changed().now_or_never().is_none());
+        lanes.touch(&"a");
+        assert!(turn.changed().now_or_never().is_some());
     }
 }
