@@ -455,6 +455,37 @@ mod tests {
     }
 
     #[test]
+    fn only_a_success_has_no_failure_and_only_wechat_gives_numbers() {
+        let failure = Failure::new(Reason::SystemBusy, "busy");
+        for outcome in [Outcome::Failed(failure.clone()), Outcome::Rejected(failure.clone()), Outcome::Superseded(failure.clone())] {
+            assert_eq!(outcome.failure(), Some(&failure), "{outcome:?}");
+        }
+        assert_eq!(Outcome::Succeeded(Effect::Created.into()).failure(), None);
+        assert_eq!(failure.answered(), (None, None));
+        let answer = Some(Answer { errcode: -1, errmsg: "system error rid: 1".to_owned() });
+        assert_eq!(Failure { answer, ..failure }.answered(), (Some(-1), Some("system error rid: 1")));
+    }
+
+    #[test]
+    fn what_passes_by_itself_and_what_lasts_for_long_are_few_and_apart() {
+        let of = |kind: fn(Reason) -> bool| Reason::ALL.iter().copied().filter(|reason| kind(*reason)).collect::<Vec<_>>();
+        let passing = [Reason::SystemBusy, Reason::Unreachable, Reason::AnswerLost, Reason::GatewayError, Reason::MalformedAnswer];
+        assert_eq!(of(Reason::is_passing), passing);
+        assert_eq!(of(Reason::lasts_long), [Reason::DayQuota, Reason::AwaitingAdministrator]);
+    }
+
+    #[test]
+    fn an_add_that_awaits_room_goes_on_awaiting_it_while_the_worker_itself_holds_it_back() {
+        for ours in [Reason::RateLimited, Reason::WindowShare, Reason::HeldTooLong, Reason::OlderCommandFirst] {
+            assert!(!ours.replaces(Reason::AccountLimitReached), "{ours}");
+            assert!(ours.replaces(Reason::SystemBusy), "{ours}");
+        }
+        assert!(Reason::SystemBusy.replaces(Reason::AccountLimitReached));
+        assert!(Reason::AccountLimitReached.replaces(Reason::RateLimited));
+        assert!(!Reason::SystemBusy.replaces(Reason::SystemBusy), "a trouble that goes on is no other one");
+    }
+
+    #[test]
     fn every_reason_is_explained_in_its_reference_and_no_other() {
         let page = include_str!("../docs/reasons.md");
         let mut explained: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
