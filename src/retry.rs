@@ -291,6 +291,59 @@ mod tests {
         }
     }
 
+    /// The least and the greatest of many waits.
+    fn spread(draw: impl Fn() -> Duration) -> (Duration, Duration) {
+        let drawn: Vec<Duration> = (0..400).map(|_| draw()).collect();
+        (*drawn.iter().min().unwrap(), *drawn.iter().max().unwrap())
+    }
+
+    #[test]
+    fn who_waits_for_the_same_thing_does_not_come_back_at_once() {
+        let probing = |failures| spread(move || before_probing(&settings(), failures));
+        let reconnecting = |failures| spread(move || before_reconnecting(failures));
+        for ((least, greatest), most) in [
+            (spread(|| jitter(10 * SECOND)), 10 * SECOND),
+            (probing(1), SECOND / 2),
+            (probing(20), 30 * SECOND),
+            (reconnecting(1), SECOND / 2),
+            (reconnecting(20), 10 * SECOND),
+            (spread(|| while_everything_fails(1)), SECOND / 10),
+            (spread(|| while_everything_fails(20)), SECOND),
+        ] {
+            assert!(greatest <= most && greatest > most.mul_f64(0.8) && least < most.mul_f64(0.2), "{least:?} {greatest:?} of {most:?}");
+        }
+        // Whoever is told to come back after the quota's return is not there a moment before it.
+        let day = || match decide(&settings(), attempted(), &failed(Class::Day)) {
+            Decision::Pause(_, wait) => wait,
+            other => panic!("{other:?}"),
+        };
+        let (least, greatest) = spread(day);
+        assert!(least >= 30 * SECOND && greatest > 200 * SECOND && greatest <= 330 * SECOND, "{least:?} {greatest:?}");
+    }
+
+    #[test]
+    fn the_last_attempt_comes_no_later_than_the_commands_end() {
+        let left = SECOND / 100;
+        let nearly = Attempted { attempts: 20, age: settings().max_age - left, ..attempted() };
+        let (_, greatest) = spread(|| match decide(&settings(), nearly, &failed(Class::Retry)) {
+            Decision::After(wait) => wait,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(greatest, left);
+    }
+
+    #[test]
+    fn an_official_account_in_trouble_is_probed_no_sooner_than_wechat_asks_for() {
+        let paused = |class| decide(&settings(), attempted(), &failed(class));
+        let pause = |wait| Decision::Pause(Scope::OfficialAccount, wait);
+        assert_eq!(paused(Class::ACCOUNT), pause(60 * SECOND));
+        assert_eq!(paused(Class::Account { probe: 3_600 * SECOND }), pause(3_600 * SECOND));
+        assert_eq!(paused(Class::TokenUnchanged { wait: 7 * SECOND }), pause(7 * SECOND));
+        for hopeless in [Class::Permanent, Class::Bug] {
+            assert_eq!(paused(hopeless), Decision::GiveUp(failed(hopeless).failure));
+        }
+    }
+
     #[test]
     fn a_refused_token_is_replaced_once_then_pauses_the_official_account() {
         let again = Attempted { token_refused_before: true, ..attempted() };
