@@ -1,6 +1,10 @@
 //! Reads an HTTP answer of WeChat: the number that decides, wherever and however it stands.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::codes;
 use crate::outcome::{Answer, AttemptFailure, Class, Failure, Reason};
@@ -38,15 +42,15 @@ impl Endpoint {
     }
 
     /// Whether a success says nothing but what was asked for, without an errcode.
-    fn succeeds_without_errcode(self, body: &Value) -> bool {
+    fn succeeds_without_errcode(self, body: &Map<String, Value>) -> bool {
         let asked_for = match self {
             Self::Add | Self::Delete => return false,
             Self::List => "kf_list",
-            Self::Token if body.get("component_access_token").is_some() => "component_access_token",
+            Self::Token if body.contains_key("component_access_token") => "component_access_token",
             Self::Token => "access_token",
             Self::AuthorizerToken => "authorizer_access_token",
         };
-        body.get(asked_for).is_some()
+        body.contains_key(asked_for)
     }
 }
 
@@ -56,7 +60,7 @@ pub struct WeChatAnswer {
     pub errcode: i64,
     pub errmsg: String,
     /// The whole object, for what a success carries.
-    pub body: Value,
+    pub body: Map<String, Value>,
 }
 
 impl WeChatAnswer {
@@ -65,6 +69,33 @@ impl WeChatAnswer {
         let detail = codes::advice(reason, self.errcode).to_owned();
         let answer = Some(Answer { errcode: self.errcode, errmsg: self.errmsg });
         AttemptFailure::new(class, Failure { reason, answer, detail })
+    }
+}
+
+/// A JSON object. One that gives a key twice says two things, of which readers take the one or the other: it proves nothing.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Object;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Object, A::Error> {
+                let mut body = Map::new();
+                while let Some((key, value)) = pairs.next_entry()? {
+                    if body.insert(key, value).is_some() {
+                        return Err(A::Error::custom("a key stands twice"));
+                    }
+                }
+                Ok(Object(body))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
     }
 }
 
@@ -96,8 +127,8 @@ pub fn parse(endpoint: Endpoint, bytes: &[u8]) -> Result<WeChatAnswer, AttemptFa
         failure: Failure::new(Reason::MalformedAnswer, detail),
         answer_lost: endpoint.changes(),
     };
-    let mut body: Value =
-        serde_json::from_slice(bytes).map_err(|_| malformed("The answer is not JSON; a gateway or proxy may have answered."))?;
+    let Object(mut body) = serde_json::from_slice(bytes)
+        .map_err(|_| malformed("The answer is no JSON object with each key once; a gateway or proxy may have answered."))?;
     let errcode = match body.get("errcode") {
         Some(Value::Number(number)) => number.as_i64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
@@ -144,7 +175,8 @@ mod tests {
 
     #[test]
     fn what_is_not_wechats_json_may_hide_a_change() {
-        for body in [&b""[..], b"<html>", b"[]", b"{}", br#"{"errcode":null}"#, br#"{"errcode":1.5}"#] {
+        for body in [&b""[..], b"<html>", b"[]", b"{}", br#"{"errcode":null}"#, br#"{"errcode":1.5}"#, br#"{"errcode":65401,"errcode":0}"#]
+        {
             let failure = parse(Endpoint::Add, body).unwrap_err();
             assert_eq!((failure.class, failure.failure.reason, failure.answer_lost), (Class::Retry, Reason::MalformedAnswer, true));
         }

@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn answered(errcode: i64) -> Result<WeChatAnswer, AttemptFailure> {
-        Ok(WeChatAnswer { errcode, errmsg: String::new(), body: serde_json::Value::Null })
+        Ok(WeChatAnswer { errcode, errmsg: String::new(), body: serde_json::Map::new() })
     }
 
     #[tokio::test(start_paused = true)]

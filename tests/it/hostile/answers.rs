@@ -38,6 +38,11 @@ fn lies() -> Vec<(&'static str, Vec<Piece>)> {
         ("errcode-list", body(br#"{"errcode":[0]}"#)),
         // Nothing that was not asked for is unpacked: 1 KiB of it would become a megabyte.
         ("gzip", once([&head("Content-Encoding: gzip\r\nContent-Length: 24\r\n")[..], b"\x1f\x8b\x08\0\0\0\0\0\0\x03", &[0; 14]].concat())),
+        // An answer to nothing stands behind the answer: it is not the next one's.
+        ("two-answers", once([&head("Content-Length: 2\r\n")[..], b"{}", &head("Content-Length: 27\r\n"), ok].concat())),
+        // What says two things says nothing.
+        ("errcode-twice", body(br#"{"errcode":65401,"errcode":0,"errmsg":"ok"}"#)),
+        ("continue-flood", once(b"HTTP/1.1 100 Continue\r\n\r\n".repeat(20_000))),
         ("drip", vec![Piece::Once(head("Content-Length: 1000\r\n")), Piece::Drip]),
     ]
 }
@@ -105,5 +110,24 @@ async fn no_redirection_takes_the_token_to_another_host() {
     }
     assert!(!asked.is_finished(), "somebody else was asked: {:?}", asked.await);
     asked.abort();
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_announced_without_end_are_given_up_in_time() {
+    let mut stage = Stage::with_official_accounts(&["announced", "well"]).await;
+    let mut settings = stage.settings();
+    settings.set("wechat.request_timeout", "1s");
+    let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(1_000);
+    stage.wechat.next(Endpoint::Add, Some("anna@announced"), Answer::Wire(vec![Piece::Endless(hints)]));
+    let worker = stage.worker_with(&settings).await;
+    let before = worker.metric("process_resident_memory_bytes").await.expect("the worker answers");
+    stage.send(&add("c1", "anna@announced", "安娜")).await;
+    // It costs a processor until then: others may be slower, and no more.
+    assert_eq!(stage.outcome(&add("c2", "anna@well", "安娜")).await.status(), "succeeded");
+    let event = stage.events.of("c1").await;
+    assert_eq!((event.status(), event.attempts()), ("succeeded", 2), "{}", event.data);
+    let memory = worker.metric("process_resident_memory_bytes").await.expect("the worker answers");
+    assert!(memory < before + MORE_MEMORY, "{before} bytes of memory have become {memory}");
     assert_eq!(stage.settle(worker).await.len(), 0);
 }
