@@ -13,6 +13,9 @@ use crate::secret::Secret;
 /// No token is believed to be good for longer, in seconds.
 const LONGEST_LIFE: u64 = 86_400;
 
+/// WeChat asks for room for 512 characters. One with which no address could be made any more is nobody's token.
+const LONGEST_TOKEN: usize = 8 * 1024;
+
 /// An AppID with the secret that proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppCredentials {
@@ -171,7 +174,7 @@ impl WeChat {
 
 /// The token in an answer, under this name.
 pub(crate) fn fetched(name: &str, answer: WeChatAnswer) -> Result<Fetched, AttemptFailure> {
-    let text = |name: &str| answer.body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let text = |name: &str| answer.body.get(name).and_then(Value::as_str).filter(|text| (1..=LONGEST_TOKEN).contains(&text.len()));
     let life = answer.body.get("expires_in").and_then(Value::as_u64);
     match text(name).zip(life) {
         Some((token, life)) => Ok(Fetched {

@@ -114,6 +114,19 @@ async fn no_redirection_takes_the_token_to_another_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_too_long_to_be_one_is_asked_for_again_and_costs_no_command() {
+    let mut stage = Stage::with_official_accounts(&["long", "well"]).await;
+    let app_id = stage.wechat.official_account("long").app_id;
+    let token = json!({ "access_token": "t".repeat(100_000), "expires_in": 7200 }).to_string();
+    stage.wechat.next(Endpoint::StableToken, Some(&app_id), Answer::Body(token));
+    let worker = stage.worker().await;
+    stage.send(&add("c1", "anna@long", "安娜")).await;
+    stage.outcome(&add("c2", "anna@well", "安娜")).await.assert_succeeded("created");
+    stage.events.of("c1").await.assert_succeeded("created");
+    assert_eq!(stage.settle(worker).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_announced_without_end_are_given_up_in_time() {
     let mut stage = Stage::with_official_accounts(&["announced", "well"]).await;
     let mut settings = stage.settings();
