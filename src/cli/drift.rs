@@ -86,7 +86,7 @@ async fn compare_all(config: Config, wechat_ids: &[String], json: bool) -> Resul
             }
             Err(message) => {
                 unknown = true;
-                super::tell(format_args!("{}: {message}", account.wechat_id()));
+                super::tell(format_args!("{}: {}", account.wechat_id(), shown(&message)));
             }
         }
     }

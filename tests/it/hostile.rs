@@ -5,6 +5,7 @@ mod flood;
 mod lies;
 mod properties;
 mod replies;
+mod words;
 
 use crate::support::broker::Inbox;
 use crate::support::raw_amqp::{Properties, RawProducer};

@@ -114,9 +114,10 @@ async fn printed(scene: &Scene, arguments: &[&str]) -> String {
 }
 
 /// Lines of text alone: nothing that moves a cursor, hides, or turns the direction of writing, and no line but one's own.
-fn assert_shows_nothing_to_obey(text: &str) {
+pub fn assert_shows_nothing_to_obey(text: &str) {
     let obeyed = |c: &char| {
-        (c.is_control() && *c != '\n') || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        (c.is_control() && *c != '\n')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}')
     };
     let found: Vec<char> = text.chars().filter(obeyed).collect();
     assert!(found.is_empty(), "{:?} in what is shown", &found[..found.len().min(20)]);
