@@ -113,6 +113,11 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// A text that no spreadsheet takes for a formula: an apostrophe before it says that it is a text.
+pub fn harmless(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +160,13 @@ mod tests {
         let line = lines(false).line(&told(hostile, "rejected"));
         assert!(line.contains(r"a\u{1b}[2J\n\u{202e}tset@b\u{200b}\u{9b}c\u{7f}\u{2066}\u{feff}"), "{line}");
         assert_eq!(shown("客服1 \"a'b\" é"), "客服1 \"a'b\" é");
+    }
+
+    #[test]
+    fn a_spreadsheet_takes_no_text_for_a_formula() {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(harmless(formula), format!("'{formula}"));
+        }
+        assert_eq!(harmless("a=1"), "a=1");
     }
 }

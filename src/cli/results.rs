@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::outcomes::{Filter, Lines};
+use super::outcomes::{Filter, Lines, harmless};
 use super::when::when;
 use super::{Configuration, Exit};
 use crate::event::{Told, on_one_line};
@@ -186,21 +186,12 @@ fn cells(told: &Told) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// A text that no spreadsheet takes for a formula: an apostrophe before it says that it is a text.
-fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_spreadsheet_takes_no_text_for_a_formula() {
-        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
-            assert_eq!(harmless(formula), format!("'{formula}"));
-        }
-        assert_eq!(harmless("a=1"), "a=1");
+    fn no_cell_is_a_formula_and_a_number_stays_one() {
         let data = r#"{"command_id":"=cmd","nickname":"@nick","status":"failed","error":{"reason":"system_busy","errcode":-1,"detail":"-x"},"attempts":1}"#;
         let cells = cells(&Told::read(data).unwrap());
         assert_eq!((cells[2].as_str(), cells[5].as_str(), cells[12].as_str()), ("'=cmd", "'@nick", "'-x"));

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::batch::{COLUMNS, Format, NOTES};
 use super::order::{Fields, Order};
 use super::progress::Progress;
+use crate::cli::outcomes::harmless;
 use crate::outcome::Status;
 
 /// A command that did not succeed.
@@ -65,7 +66,9 @@ fn as_csv(failed: &[Failed<'_>]) -> std::io::Result<Vec<u8>> {
     for Failed { sent_as, status, reason, detail, command } in failed {
         let revision = command.revision.map(|revision| revision.to_string()).unwrap_or_default();
         let (nickname, command_id) = (command.nickname.unwrap_or_default(), command.command_id.unwrap_or_default());
-        writer.write_record([command.action, command.kf_account, nickname, command_id, &revision, sent_as, status, reason, detail])?;
+        // What is read back stays as it is; the notes are for people, and hold words of others.
+        let own = [command.action, command.kf_account, nickname, command_id, &revision].map(str::to_owned);
+        writer.write_record(own.into_iter().chain([sent_as, status, reason, detail].map(|note| harmless(note))))?;
     }
     writer.into_inner().map_err(csv::IntoInnerError::into_error)
 }
@@ -77,4 +80,18 @@ fn as_json_lines(failed: &[Failed<'_>]) -> std::io::Result<Vec<u8>> {
         text.push(b'\n');
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_of_a_command_is_no_formula_and_the_command_stays_as_it_was_given() {
+        let command = Fields { command_id: None, action: "add", kf_account: "a@test", nickname: Some("=1+1"), revision: None, meta: None };
+        let failed = Failed { sent_as: "-c1", status: "+1", reason: "@SUM(A1)", detail: "=HYPERLINK(\"http://evil.example\")", command };
+        let text = String::from_utf8(as_csv(&[failed]).unwrap()).unwrap();
+        let row = text.lines().nth(1).unwrap();
+        assert_eq!(row, r#"add,a@test,=1+1,,,'-c1,'+1,'@SUM(A1),"'=HYPERLINK(""http://evil.example"")""#);
+    }
 }
