@@ -23,6 +23,7 @@ fn lies() -> Vec<(&'static str, Vec<Piece>)> {
         ("endless", vec![Piece::Once(head("Connection: close\r\n")), Piece::Endless(vec![b' '; 64 * 1024])]),
         ("endless-chunks", vec![Piece::Once(head("Transfer-Encoding: chunked\r\n")), Piece::Endless(b"4\r\nabcd\r\n".repeat(4096))]),
         ("megabytes", body(&[b"{\"errcode\":0,\"x\":\"", &vec![b'x'; 8 << 20][..], b"\"}"].concat())),
+        ("amplified", body(&[b"{\"x\":[", &b"0,".repeat(500_000)[..], b"0]}"].concat())),
         ("length-too-large", once([&head("Content-Length: 999999\r\n")[..], ok].concat())),
         ("length-huge", once([&head("Content-Length: 18446744073709551615\r\n")[..], ok].concat())),
         ("length-no-number", once([&head("Content-Length: many\r\n")[..], ok].concat())),
