@@ -16,6 +16,9 @@ for_every_database! {
     a_put_off_copy_that_is_not_known_is_lost,
     a_replay_is_the_next_generation_in_the_first_position_and_the_same_dead_letter_makes_one,
     a_replay_gives_way_to_what_was_accepted_since_and_needs_a_failed_command,
+    a_replay_begins_as_if_nothing_had_gone_wrong,
+    a_replay_that_gives_way_tells_nothing_of_an_earlier_answer,
+    a_dead_letter_is_owed_until_it_is_said_to_be_in_its_queue,
     a_command_whose_message_is_lost_holds_nobody_up,
 }
 
@@ -92,6 +95,58 @@ async fn fail(ledger: &Opened, text: &str, ticket: Ticket) -> Finished {
 async fn replay(ledger: &Opened, text: &str, generation: u32) -> Acceptance {
     let replayed = Arrival { origin: Origin::Replay(generation), ..arrival(&command(text)) };
     ledger.accept(vec![replayed]).await.unwrap().remove(0)
+}
+
+async fn a_replay_begins_as_if_nothing_had_gone_wrong(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let first = ticket(&ledger, "+1").await;
+    begin(&ledger, first).await;
+    ledger.wait(first.position, waiting(false)).await.unwrap();
+    drop(ledger);
+    for _ in 0..=MOST_DEATHS {
+        let ledger = fixture.open().await;
+        let suspect = ticket(&ledger, "+1").await;
+        begin(&ledger, suspect).await;
+    }
+    let ledger = fixture.open().await;
+    ticket(&ledger, "+1").await;
+    let poison = ledger.begin(first.position).await.unwrap();
+    assert!(
+        matches!(poison, Claim::Not(Obstacle::Finished(ref finished)) if finished.conclusion.reason == Some(Reason::Poison)),
+        "{poison:?}"
+    );
+    let replayed_at = Timestamp::now();
+    let Acceptance::Unfinished(again) = replay(&ledger, "+1", 0).await else { panic!() };
+    assert_eq!((again.generation, again.suspect, again.trouble), (1, false, None));
+    assert_eq!((again.attempts, again.attempts_before), (4, 4));
+    assert!(again.age_from.as_millisecond() >= replayed_at.as_millisecond(), "its age counts anew");
+    begin(&ledger, again).await;
+}
+
+async fn a_replay_that_gives_way_tells_nothing_of_an_earlier_answer(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let first = ticket(&ledger, "+1").await;
+    begin(&ledger, first).await;
+    ledger.wait(first.position, waiting(false)).await.unwrap();
+    fail(&ledger, "+1", first).await;
+    ticket(&ledger, "-2").await;
+    let Acceptance::Decided(superseded) = replay(&ledger, "+1", 0).await else { panic!() };
+    assert_eq!(superseded.conclusion.reason, Some(Reason::NewerCommand));
+    assert!(!superseded.conclusion.data.contains("busy"), "{}", superseded.conclusion.data);
+}
+
+async fn a_dead_letter_is_owed_until_it_is_said_to_be_in_its_queue(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let first = ticket(&ledger, "+1").await;
+    assert!(fail(&ledger, "+1", first).await.dead_letter_owed);
+    drop(ledger);
+    let ledger = fixture.open().await;
+    let Acceptance::Repeat(owed) = accept(&ledger, "+1").await else { panic!() };
+    assert!(owed.dead_letter_owed);
+    ledger.dead_lettered(first.position).await.unwrap();
+    drop(ledger);
+    let Acceptance::Repeat(paid) = accept(&fixture.open().await, "+1").await else { panic!() };
+    assert!(!paid.dead_letter_owed);
 }
 
 async fn positions_follow_the_order_of_acceptance_and_stay(fixture: Fixture) {

@@ -76,6 +76,13 @@ async fn every_hostile_message_is_answered_for_and_every_good_command_beside_it_
     }
     // As many came as were sent: no message was delivered twice.
     let sent = (LIES + LIES.div_ceil(EACH)) as f64;
+    // In steps, since a busy machine may take long for all of them.
+    for quarter in 1..4 {
+        let received = async || {
+            scene.worker.metric("kf_commands_received_total").await.filter(|received| *received >= sent * f64::from(quarter) / 4.0)
+        };
+        eventually(&format!("{quarter} quarters of seed {} are taken", seed()), received).await;
+    }
     let all_done = async || {
         let (received, held) = (scene.worker.metric("kf_commands_received_total").await?, scene.worker.metric("kf_commands_held").await?);
         (received == sent && held == 0.0).then_some(())
