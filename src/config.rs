@@ -212,7 +212,7 @@ fn read_retry(reader: &mut Reader) -> retry::Settings {
     for name in names {
         match humantime::parse_duration(&name) {
             Ok(delay) if !delay.is_zero() && !name.contains(char::is_whitespace) => defer.push(DeferDelay { delay, name }),
-            _ => reader.fault("retry.defer", format!("`{name}` is not a delay such as 1m, written in one word")),
+            _ => reader.fault("retry.defer", format!("`{}` is not a delay such as 1m, written in one word", name.escape_debug())),
         }
     }
     if defer.is_empty() || !defer.is_sorted_by(|a, b| a.delay < b.delay) {
@@ -259,7 +259,10 @@ fn read_admin(reader: &mut Reader) -> admin::Settings {
     });
     let hosts = reader.list("admin.hosts", &[]);
     if let Some(wrong) = hosts.iter().find(|host| !admin::is_host_name(host)) {
-        reader.fault("admin.hosts", format!("`{wrong}` is not a host name such as kf-worker.example.com, without scheme and port"));
+        reader.fault(
+            "admin.hosts",
+            format!("`{}` is not a host name such as kf-worker.example.com, without scheme and port", wrong.escape_debug()),
+        );
     }
     admin::Settings { listen, hosts }
 }

@@ -32,8 +32,8 @@ impl PostgresUrl {
     /// What is wrong with it, in words that hold no part of it.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        if is_ambiguous(base) {
-            return Err("has an @ or / in its user, password or database; write %40 and %2F");
+        if is_ambiguous(base) || query.contains('@') {
+            return Err("has an @, / or ? in its user, password or database, or an @ behind these; write %40, %2F and %3F");
         }
         let (mut mode, mut authorities, mut others) = (None, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -203,6 +203,7 @@ mod tests {
             "postgres://h/x?sslmode=disable&sslrootcert=a",
             "postgres://kf:pass@hunter2@h/x",
             "postgres://kf:12/hunter2@h/x",
+            "postgres://kf:12?connect_timeout=@hunter2@h/x",
         ] {
             let fault = PostgresUrl::parse(bad).unwrap_err();
             assert!(!fault.contains("hunter2"), "{fault}");
