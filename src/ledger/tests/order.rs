@@ -17,6 +17,7 @@ for_every_database! {
     a_replay_is_the_next_generation_in_the_first_position_and_the_same_dead_letter_makes_one,
     a_replay_gives_way_to_what_was_accepted_since_and_needs_a_failed_command,
     a_replay_begins_as_if_nothing_had_gone_wrong,
+    what_waits_before_a_replay_gives_way_to_it,
     a_replay_that_gives_way_tells_nothing_of_an_earlier_answer,
     a_dead_letter_is_owed_until_it_is_said_to_be_in_its_queue,
     a_command_whose_message_is_lost_holds_nobody_up,
@@ -120,6 +121,22 @@ async fn a_replay_begins_as_if_nothing_had_gone_wrong(fixture: Fixture) {
     assert_eq!((again.generation, again.suspect, again.trouble), (1, false, None));
     assert_eq!((again.attempts, again.attempts_before), (4, 4));
     assert!(again.age_from.as_millisecond() >= replayed_at.as_millisecond(), "its age counts anew");
+    begin(&ledger, again).await;
+}
+
+async fn what_waits_before_a_replay_gives_way_to_it(fixture: Fixture) {
+    let ledger = fixture.open().await;
+    let first = ticket(&ledger, "+1").await;
+    let second = ticket(&ledger, "+2").await;
+    fail(&ledger, "+2", second).await;
+    begin(&ledger, first).await;
+    ledger.wait(first.position, waiting(false)).await.unwrap();
+    let Acceptance::Unfinished(again) = replay(&ledger, "+2", 0).await else { panic!() };
+    let claim = ledger.begin(first.position).await.unwrap();
+    assert!(
+        matches!(claim, Claim::Not(Obstacle::Finished(ref finished)) if finished.conclusion.reason == Some(Reason::NewerCommand)),
+        "{claim:?}"
+    );
     begin(&ledger, again).await;
 }
 
