@@ -88,6 +88,30 @@ async fn an_add_that_may_land_after_the_delete_is_deleted_once_more_and_only_the
 }
 
 #[tokio::test]
+async fn after_a_clean_up_another_worker_may_call_for_the_account() {
+    let (_fixture, one, two) = two(LONG, LONG).await;
+    let delete = ticket(&one, "-1").await;
+    begin(&one, delete).await;
+    finish(&one, "-1", delete, Effect::Deleted).await;
+    let CleanUp::Begun(claim) = one.begin_clean_up("a@test".to_owned()).await.unwrap() else { panic!() };
+    let add = ticket(&two, "+2").await;
+    assert!(matches!(two.begin(add.position).await.unwrap(), Claim::Not(Obstacle::Held(_))), "it is being deleted once more");
+    one.end_clean_up("a@test".to_owned(), claim).await.unwrap();
+    begin(&two, add).await;
+}
+
+#[tokio::test]
+async fn who_has_not_called_gives_no_outcome_to_what_another_worker_is_calling_for() {
+    let (_fixture, one, two) = two(LONG, LONG).await;
+    let add = ticket(&one, "+1").await;
+    begin(&one, add).await;
+    let recorded = two.ledger.finish(add.position, None, succeeded("+1", add, Effect::Unknown), false).await.unwrap();
+    assert!(recorded.finished.is_none() && recorded.ending == Ending::ClaimLost { may_be_back: false }, "{recorded:?}");
+    let outcome = finish(&one, "+1", add, Effect::Created).await;
+    assert!(outcome.conclusion.data.contains("created"), "{}", outcome.conclusion.data);
+}
+
+#[tokio::test]
 async fn workers_that_accept_the_same_at_the_same_time_agree() {
     let (_fixture, one, two) = two(LONG, LONG).await;
     for round in 0..20 {
