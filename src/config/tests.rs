@@ -198,6 +198,15 @@ fn no_fault_shows_a_secret() {
 }
 
 #[test]
+fn each_fault_is_told_on_one_line_that_no_terminal_obeys() {
+    let text = "[retry]\ndefer = [\"1m\\u001b[2J\\n\"]\n[\"new\\nline\"]\nx = 1\n";
+    let told = Faults(faults(text, &[])).to_string();
+    assert!(told.contains("retry.defer") && told.contains(r"1m\u{1b}[2J\n"), "{told}");
+    assert!(told.lines().all(|line| !line.chars().any(char::is_control)), "{told:?}");
+    assert_eq!(told.lines().count(), 1 + faults(text, &[]).len(), "{told}");
+}
+
+#[test]
 fn a_token_travels_encrypted_except_on_this_machine() {
     for (url, taken) in [
         ("https://api.weixin.qq.com", true),
