@@ -177,6 +177,16 @@ fn content_is_fields_and_values_not_their_spelling() {
 }
 
 #[test]
+fn a_number_of_many_digits_is_the_same_however_it_is_spelled() {
+    let content = |number: &str| {
+        let body = format!(r#"{{"command_id":"c","action":"delete","kf_account":"a@test","meta":{{"n":{number}}}}}"#);
+        command(&plain(&body)).content
+    };
+    assert_eq!(content("3820908639953850"), content("3820908639953850.0E0"));
+    assert_ne!(content("3820908639953850"), content("3820908639953851"));
+}
+
+#[test]
 fn what_is_refused_has_the_same_content_in_every_form() {
     let content = |body: &str, content_type: Option<&str>| {
         let message = Message { content_type: content_type.map(str::to_owned), ..plain(body) };
