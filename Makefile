@@ -26,7 +26,7 @@ help:
 	@echo 'make lint          formatting, clippy, documentation, licences and bans of the dependencies'
 	@echo
 	@echo 'All but reference, lint, fuzz, image-test and validate install RabbitMQ with apt where it is missing; test, fleet, scaling, bench and mutants'
-	@echo 'PostgreSQL and PgBouncer too, test also Prometheus, Chromium, OpenSSL, Python and Node.js.'
+	@echo 'PostgreSQL and PgBouncer too, test also Prometheus, Chromium, OpenSSL, libfaketime, Python and Node.js.'
 	@echo 'With KF_AMQP__URL demo and test use that broker, with KF_TEST_POSTGRES_URL test uses that database server;'
 	@echo 'the others, and tests that kill servers, start their own.'
 

@@ -5,6 +5,7 @@
 mod deaths;
 mod drain;
 mod form;
+mod hurry;
 mod ledger;
 mod node;
 mod plan;
@@ -31,7 +32,6 @@ use std::time::Duration;
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +40,6 @@ use drain::{QUEUES, drain};
 use node::Node;
 use report::Report;
 use series::Seeds;
-use support::ports::free_port;
-use support::worker::Settings;
 use traffic::{Events, Published};
 use verdict::Evidence;
 use wechat::Simulator;
@@ -111,7 +109,7 @@ async fn run(arguments: &Arguments, folder: &Path) -> Report {
     let mut node = Node::start(folder.join("rabbitmq")).await;
     let url = node.url();
     let simulator = Simulator::start().await;
-    let mut workers = Workers::start(folder, settings(&url, &simulator, folder)).await;
+    let mut workers = Workers::start(folder, hurry::settings(&url, &simulator, folder)).await;
     traffic::declare_results(&url).await;
     node.has_saved(&[QUEUES.as_slice(), &[traffic::RESULTS, "kf.dead"]].concat()).await;
 
@@ -231,23 +229,4 @@ async fn rest(time: Duration, stop: &CancellationToken) -> bool {
         () = sleep(time) => !stop.is_cancelled(),
         () = stop.cancelled() => false,
     }
-}
-
-/// A worker in a hurry: waits are short, and so is the time that a delivery is held, so that much is put off.
-fn settings(url: &str, simulator: &Simulator, folder: &Path) -> Settings {
-    let mut settings = Settings::default();
-    settings
-        .set("amqp.url", url)
-        .set("worker.concurrency", 16)
-        .set("worker.window", 64)
-        .set("retry.initial", "10ms")
-        .set("retry.max_interval", "200ms")
-        .set("retry.max_in_process", "2s")
-        .set("retry.defer", json!(["1s", "2s"]))
-        .set("retry.probe_interval", "3s")
-        .set("ledger.url", format!("sqlite:{}", folder.join("ledger.db").display()))
-        .set("admin.listen", format!("127.0.0.1:{}", free_port()))
-        .env("RUST_LOG", "info,kf_worker=debug");
-    simulator.configure(&mut settings);
-    settings
 }

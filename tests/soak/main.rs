@@ -10,6 +10,8 @@ mod flatness;
 #[path = "../chaos/form.rs"]
 mod form;
 mod history;
+#[path = "../chaos/hurry.rs"]
+mod hurry;
 #[path = "../chaos/ledger.rs"]
 mod ledger;
 #[path = "../chaos/node.rs"]

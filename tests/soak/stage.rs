@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -17,13 +16,12 @@ use crate::history::History;
 use crate::node::Node;
 use crate::plan::{self, OFFICIAL_ACCOUNTS};
 use crate::sample::{Done, Observer, Sample};
-use crate::support::ports::free_port;
 use crate::support::proxy::Proxy;
 use crate::support::worker::{Settings, Worker};
 use crate::traffic::{self, Events, Published};
 use crate::verdict::Evidence;
 use crate::wechat::Simulator;
-use crate::{ledger, rest};
+use crate::{hurry, ledger, rest};
 
 /// Outcomes are kept for this share of the run, so that many are forgotten in it...
 pub const RETENTION_SHARE: u32 = 12;
@@ -206,24 +204,10 @@ impl Storm<'_> {
     }
 }
 
-/// A worker in a hurry, as in the chaos run, that soon forgets what is done.
+/// The worker of the chaos run, that soon forgets what is done.
 fn settings(url: &str, simulator: &Simulator, folder: &Path, retention: Duration) -> Settings {
     let retention = retention.as_secs();
-    let mut settings = Settings::default();
-    settings
-        .set("amqp.url", url)
-        .set("worker.concurrency", 16)
-        .set("worker.window", 64)
-        .set("retry.initial", "10ms")
-        .set("retry.max_interval", "200ms")
-        .set("retry.max_in_process", "2s")
-        .set("retry.defer", json!(["1s", "2s"]))
-        .set("retry.probe_interval", "3s")
-        .set("retry.max_age", format!("{}s", retention - 5))
-        .set("ledger.retention", format!("{retention}s"))
-        .set("ledger.url", format!("sqlite:{}", folder.join("ledger.db").display()))
-        .set("admin.listen", format!("127.0.0.1:{}", free_port()))
-        .env("RUST_LOG", "info");
-    simulator.configure(&mut settings);
+    let mut settings = hurry::settings(url, simulator, folder);
+    settings.set("retry.max_age", format!("{}s", retention - 5)).set("ledger.retention", format!("{retention}s")).env("RUST_LOG", "info");
     settings
 }
